@@ -220,6 +220,7 @@ def check_relative_name(name: str, where: str) -> str:
         "contains a backslash": "\\" in text,
         "is an absolute path": re.match(r"/|[A-Za-z]:", text),
         "leads out of its folder": ".." in text.split("/"),
+        "is longer than a file system allows": any(len(os.fsencode(k)) > 255 for k in text.split("/")),
     }
     if problem := next((what for what, holds in wrong.items() if holds), None):
         remedy = "Names must be relative to the data folder, with '/' between folders and without '..'."

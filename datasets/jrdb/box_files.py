@@ -101,7 +101,7 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     name = ""
     if form == "KITTI detections":  # a frame in each file
         table, name = table.assign(frame=path.stem), folder
-    elif given.is_dir() and path.stem.isdigit() and numbers == {int(path.stem)}:  # as well
+    elif given.is_dir() and path.stem.isdecimal() and numbers == {int(path.stem)}:  # as well
         name = folder
     elif given.is_dir() or form.startswith("JRDB"):
         name = path.parent.parent.name if path.stem in ("gt", "det") else path.stem  # SEQUENCE/gt/gt.txt
@@ -138,7 +138,8 @@ def jrdb_rows(frames: dict[str, list], path: Path) -> Iterator[tuple]:
             if not isinstance(record, dict):
                 raise ValueError(f"frame {key}: not the record of a person: {str(record)[:40]}")
             person = name_of(record.get("label_id"))
-            yield "", key, person, record.get("box"), f"{path}: frame {key}, {person or 'no id'}", None
+            place, kind = f"{path}: frame {key}, {person or 'no id'}", person.rpartition(":")[0] or None
+            yield "", key, person, record.get("box"), place, kind
 
 
 def coco_rows(content: dict, path: Path) -> Content:

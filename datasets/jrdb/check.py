@@ -63,5 +63,5 @@ def look_like_centres(sequence: Sequence) -> bool:
     top, height = sequence.boxes[:, [1, 3]].T
     whole = (top > 0) & (top + height < sequence.height)
     top, height = top[whole], height[whole]
-    varied = len(height) > 49 and height.std() > height.mean() / 5
+    varied = len(height) > 19 and height.std() > height.mean() / 5
     return bool(varied and np.polyfit(height, top, 1)[0] > -0.15)

@@ -10,7 +10,6 @@ Whole groups are judged more strictly here than JRDB-Act judges people (utils/me
 import numpy as np
 import pandas
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, shortest_path
 from scipy.spatial.distance import squareform
@@ -55,35 +54,9 @@ def find_clusters(
     return groups
 
 
-def find_right(frames: np.ndarray, groups: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Who is in the right predicted group (R,) bool, and the size of everybody's true group (R,).
-
-    The predicted groups of a frame are assigned to the true ones so that the most people are right. frames
-    (R,): equal ones side by side; groups, true (R,): small numbers, see number_groups. The matrix of shared
-    people is square, with rows and columns for missing numbers: ties are then those of JRDB-Act's toolkit.
-    """
-    right, sizes = np.zeros(len(frames), bool), np.zeros(len(frames), np.int64)
-    starts = np.flatnonzero(np.diff(frames, prepend=-1))
-    for start, end in zip(starts, np.append(starts[1:], len(frames)), strict=True):
-        guess, truth = groups[start:end], true[start:end]
-        shared = np.zeros((1 + max(guess.max(), truth.max()),) * 2, np.int64)
-        np.add.at(shared, (guess, truth), 1)
-        right[start:end] = linear_sum_assignment(shared, maximize=True)[1][guess] == truth
-        sizes[start:end] = shared.sum(axis=0)[truth]
-    return right, sizes
-
-
 def number_groups(frames: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """(R,) the groups of each frame numbered from 1, in order of `groups`."""
     return pandas.Series(groups).groupby(frames).rank("dense").to_numpy(np.int64)
-
-
-def share_right(frames: np.ndarray, groups: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """The share of people in the right predicted group, of all and by the size of their true group."""
-    right, sizes = find_right(frames, number_groups(frames, groups), number_groups(frames, true))
-    bins = size_bins(sizes)
-    by_size = {SIZE_BINS[k]: float(right[bins == k].mean()) for k in np.unique(bins)}
-    return {"all": float(right.mean()), **by_size}
 
 
 def group_scores(groups: np.ndarray, pairs: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

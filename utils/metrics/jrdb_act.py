@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from pandas import DataFrame
+from scipy.optimize import linear_sum_assignment
 
-from utils.metrics.groups import SIZE_BINS, find_right, number_groups, size_bins
+from utils.metrics.groups import SIZE_BINS, number_groups, size_bins
 
 KEYFRAME = 15  # frames, one second
 DIFFICULT = 2  # people of at least this difficulty count neither as found nor as missed
@@ -48,8 +49,13 @@ def rows_text(rows: DataFrame) -> str:
 def score_groups(truth: DataFrame, found: DataFrame) -> dict[str, Any]:
     """{"task_2": AP, "task_3": mAP, "by_size": {G1..G5+: AP}} from rows of the same people, in the same
     order, in true and in predicted groups. None for a size that no group has, or if nobody counts."""
-    frames = truth.groupby(["sequence", "keyframe"], sort=False).ngroup()
-    right, sizes = find_right(frames, found["group"].to_numpy(), truth["group"].to_numpy())
+    right, sizes = np.zeros(len(truth), bool), np.zeros(len(truth), np.int64)
+    for mine in truth.groupby(["sequence", "keyframe"]).indices.values():
+        true, guess = (rows["group"].to_numpy()[mine] for rows in (truth, found))
+        shared = np.zeros((1 + max(true.max(), guess.max()),) * 2, np.int64)  # square: the toolkit's ties
+        np.add.at(shared, (guess, true), 1)
+        right[mine] = linear_sum_assignment(shared, maximize=True)[1][guess] == true
+        sizes[mine] = shared.sum(axis=0)[true]
     easy = (truth["last"] < DIFFICULT).to_numpy()
     right, bins = right[easy], size_bins(sizes[easy])
     aps = [float(right[bins == k].mean()) if k in bins else None for k in range(len(SIZE_BINS))]

@@ -57,9 +57,6 @@ def report_end_to_end(
         "confusion matrix": confusion_table(figures["confusion"], names),
     }
     if groups["groups"]:
-        people = {how: values["people"] for how, values in groups["groups"].items()}
-        sizes = list(people["clusters"])
-        text["social groups: share of people in the right one, by true size"] = table(people, sizes)
         for how, values in groups["groups"].items():
             text[f"social groups, {how}: whole groups"] = table(values["whole"], [*values["whole"]["G1"]])
     if groups["jrdb_act"]:
@@ -96,10 +93,7 @@ def report_groups(
     found, official, files = {}, {}, {}
     for how, groups in ways.items():
         scores = social.group_scores(groups, pairs, p_interaction)
-        found[how] = {
-            "people": social.share_right(frames[known], groups[known], part.social_groups[known]),
-            "whole": social.group_metrics(frames, groups, scores, part.social_groups),
-        }
+        found[how] = {"whole": social.group_metrics(frames, groups, scores, part.social_groups)}
         if len(truth):
             rows = keyframe_rows(part, groups, known, sequences)
             official[how] = score_groups(truth, rows)

@@ -88,7 +88,6 @@ def test_a_perfect_scorer_finds_every_group_although_some_pairs_have_no_label(tm
     state = {"stage1_threshold": 0.5}
     found, _ = report_groups(part, together.astype(float), state, part.sequences)
     for how in ("clusters", "connected components"):
-        assert set(found["groups"][how]["people"].values()) == {1.0}
         whole = found["groups"][how]["whole"]
         assert [(whole[size]["ap"], whole[size]["matched"]) for size in ("G1", "G2", "G3")] == [
             (1.0, 3), (1.0, 6), (1.0, 3),
