@@ -83,7 +83,7 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
         reason = f"no {error}" if isinstance(error, KeyError) else error
         problems.add("a file whose boxes cannot be read", f"expected {FORMS}", f"{path}: {reason}")
         return None
-    again = table["id"].astype(bool) & table.duplicated(["frame", "id"]) & form.startswith("JRDB")
+    again = (table["id"].fillna("") != "") & table.duplicated(["frame", "id"]) & form.startswith("JRDB")
     if again.any():  # the first counts, as in training
         form = f"{form}, {again.sum()} with an id that is taken in the frame left out"
         table = table[~again].reset_index(drop=True)

@@ -76,7 +76,7 @@ def read_boxes(
     boxes_size = sizes.pop() if len(sizes) == 1 else None
     sequences, folders = [], []
     for name, own_rows in rows.groupby("sequence"):
-        check_relative_name(name, "the sequence")
+        check_relative_name(name, f"{boxes}: a sequence")
         folders.append(find_folder(folder, name, alone=rows["sequence"].nunique() == 1))
         sequences.append(read_sequence(name, own_rows, folders[-1], boxes_size, args, problems))
     problems.raise_any()

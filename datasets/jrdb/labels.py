@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.images import check_relative_name
-from datasets.jrdb.box_files import name_of, whole
+from datasets.jrdb.box_files import is_person, name_of, whole
 from datasets.jrdb.classes import known_names, merge_sides, read_class_map
 from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
 from datasets.jrdb.frames import Images, find_images, frame_number, number_frames, number_images
@@ -35,7 +35,7 @@ BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel, so that float64 adds and s
 
 # Keys of `Sequence.counts`; the sampling report has the sum of each. TOLD: those that are also logged.
 TOLD = ("unnamed_annotations", "missing_partners", "duplicate_ids", "difficult_people", "difficult_pairs",
-        "wrapped_boxes", "clipped_boxes", "skipped_boxes")  # fmt: skip
+        "wrapped_boxes", "clipped_boxes", "skipped_boxes", "other_objects")  # fmt: skip
 COUNTS = ("multi_label_pairs", "conflicting_pairs", "one_sided_pairs", "untyped_pairs", "missing_images",
           *TOLD)  # fmt: skip
 
@@ -182,7 +182,8 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
 def read_people(
     frames: Mapping[str, list], path: Path, counts: dict[str, int], problems: Problems
 ) -> Iterator[Person]:
-    """All people, by frame and id; of two records with the same id in a frame the first counts."""
+    """All people, by frame and id; of two records with the same id in a frame the first counts, and records
+    with ids such as car:5 are left out."""
     for frame, (key, records) in enumerate(frames.items()):
         people = {}
         for position, record in enumerate(records):
@@ -192,6 +193,8 @@ def read_people(
                 what, example = ("box", "[x, y, w, h]") if person else ("label_id", '"pedestrian:N"')
                 place = f"{path}: frame {key}, record {position}: {str(given)[:80]}"
                 problems.add(f"no {what}", f'add "{what}": {example}, or remove the record', place)
+            elif ":" in person and not is_person(person.rpartition(":")[0]):
+                counts["other_objects"] += 1
             elif person in people:
                 counts["duplicate_ids"] += 1
             else:

@@ -123,6 +123,9 @@ def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
         LOG.warning(f"{part}: {what}: does a cluster_ID mean no group? write -1 in its place")
     tell_motion(dataset)
     counts = dataset.class_counts()
+    absent = [name for name, count in counts.items() if not count]
+    if absent and part == "train" and dataset.task == "type":
+        LOG.warning(f"train: no pair of type {some(absent)}: what train lacks is never predicted")
     if not len(dataset) or (dataset.task == "interaction" and min(counts.values()) == 0):
         raise DataError(
             f"{data_path}: the {part} split lacks samples of a class; pairs in range: {counts} in "

@@ -112,6 +112,11 @@ def read(caplog):
     ("text", "form", "ids"),
     [
         (labels("labels"), "JRDB labels", True),
+        (
+            labels("labels").replace("[{", '[{"label_id": "car:3", "box": [1, 2, 30, 40]}, {'),
+            "JRDB labels; left out: 2 of class car",
+            True,
+        ),
         (labels("detections"), "JRDB detections", True),
         (labels("detections", ids=False), "JRDB detections, without ids: pairs have no past", False),
         (coco(), "COCO", True),
@@ -505,6 +510,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ("", "no boxes of people in it"),
         ('{"labels": {}}', "without labels, detections or annotations"),
         ("hello 3\n", "neither a header nor a row"),
+        (f"sequence,frame,x,y,w,h\n{300 * 'a'},1,2,3,30,40\n", "longer than a file system allows"),
     ],
 )
 def test_a_bad_file_is_one_clear_error(tmp_path, read, text, message):
@@ -547,13 +553,13 @@ def test_boxes_of_another_camera_are_noticed(tmp_path, read, caplog):
         read(tmp_path, tmp_path / "hall.csv")
 
 
-@pytest.mark.parametrize("boxes_size", [None, (480, 3760), (1, 1)])
-def test_centres_in_place_of_corners_are_noticed(tmp_path, read, caplog, boxes_size):
-    """Of 90 people on level ground whose height is 1.7 times that of the camera."""
-    h = np.linspace(50, 300, 90)
-    x, w, top = np.linspace(0, 3600, 90), h / 3, 250 - h * 0.4
+@pytest.mark.parametrize(("boxes_size", "count"), [(None, 90), (None, 40), ((480, 3760), 90), ((1, 1), 90)])
+def test_centres_in_place_of_corners_are_noticed(tmp_path, read, caplog, boxes_size, count):
+    """Of people on level ground whose height is 1.7 times that of the camera."""
+    h = np.linspace(50, 300, count)
+    x, w, top = np.linspace(0, 3600, count), h / 3, 250 - h * 0.4
     for y in (top, top + h / 2):
-        table = pandas.DataFrame({"frame": 0, "id": range(90), "x": x, "y": y, "w": w, "h": h})
+        table = pandas.DataFrame({"frame": 0, "id": range(count), "x": x, "y": y, "w": w, "h": h})
         if boxes_size == (1, 1):
             table[list("xywh")] /= [3760, 480, 3760, 480]
         table.to_csv(tmp_path / "boxes.csv", index=False)

@@ -220,8 +220,11 @@ def test_samples_do_not_depend_on_the_order_of_the_files(folder, tmp_path):
     assert named_samples(one.val) == named_samples(third.val)
 
 
-def test_types_are_annotated_positives_only(folder):
+def test_types_are_annotated_positives_only(folder, caplog):
     sets = load(folder, task="type", rescore=True)
+    assert (
+        "train: no pair of type standing together, sitting together, others: what train lacks" in caplog.text
+    )
     for dataset in sets.parts.values():
         assert dataset.near is None  # types are not corrected by the other pairs
         assert dataset.class_counts() == dict(zip(dataset.class_names, (6, 0, 6, 0, 0), strict=True))

@@ -126,16 +126,18 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
         person(1, BOX, pedestrian_9="hugging", pedestrian_1="hugging", pedestrian_2="hugging"),
         person(2, BOX),
         person(2, [50, 20, 30, 60], pedestrian_1="conversation"),
+        person(3, BOX) | {"label_id": "car:3"},
     ]
     sequence = read(write_labels(tmp_path, "s", {FRAME: records, "000030.jpg": []}))
     assert sequence.counts["missing_partners"] == 2
-    assert sequence.counts["duplicate_ids"] == 1
+    assert sequence.counts["duplicate_ids"] == sequence.counts["other_objects"] == 1
     assert sequence.boxes.tolist() == [BOX, BOX]  # the first record stays
     assert sequence.types.tolist() == [4]
     assert sequence.starts.tolist() == [0, 2, 2]
     caplog.set_level("INFO", "run")
     tell_counts([sequence], "labels", "")
-    assert "labels: 2 missing partners, 1 duplicate ids, 1 panoramas without an image" in caplog.text
+    told = "labels: 2 missing partners, 1 duplicate ids, 1 other objects, 1 panoramas without an image"
+    assert told in caplog.text
     assert "s: many interactions with nobody of the frame: are `pair` and `label_id` written" in caplog.text
 
 
