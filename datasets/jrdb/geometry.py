@@ -16,14 +16,8 @@ from datasets.jrdb.labels import Sequence
 METRES_TALL = 1.7  # assumed height of a person, to estimate depth from the height of a box
 LAG_TOLERANCE = 7 / 15  # seconds by which the labelled frame used for a lag may be off
 
-# The columns in order. `*_left` and `*_right` describe one person; `signed_*` change sign if the pair is
-# mirrored. Of the two boxes, see static_columns
-STATIC_FEATURES = ("distance_widths", "distance_heights", "gap_heights", "half_turn", "log_metres",
-                   "depth_metres", "signed_log_height", "log_height_ratio", "signed_log_width",
-                   "log_width_ratio", "signed_foot", "foot_difference", "signed_top", "top_difference", "iou",
-                   "overlap_x", "overlap_y", "log_scale", "aspect_left", "aspect_right", "foot_left",
-                   "foot_right")  # fmt: skip
-# About the other people of the frame, see surrounding_columns
+# The columns that follow those of static_columns, in order. `*_left` and `*_right` describe one person;
+# `signed_*` change sign if the pair is mirrored. About the other people of the frame: surrounding_columns
 SURROUNDING_FEATURES = ("rank_left", "rank_right", "margin_left", "margin_right", "neighbours_left",
                         "neighbours_right", "people")  # fmt: skip
 # Per lag, with the suffix _1s, _2s, .., and over all lags: see history_columns
@@ -110,7 +104,7 @@ def pair_features(
 
 
 def static_columns(a: np.ndarray, b: np.ndarray, pano_width: int, pano_height: int) -> dict:
-    """STATIC_FEATURES {name: (N,) float64} of pairs with boxes a (left) and b (right), (N, 4) each."""
+    """The features of two boxes, {name: (N,) float64}: a (N, 4) of the left person, b of the right one."""
     (top_a, width_a, height_a), (top_b, width_b, height_b) = a.T[1:], b.T[1:]
     foot_a, foot_b = top_a + height_a, top_b + height_b
     width, height = (width_a + width_b) / 2, (height_a + height_b) / 2
@@ -145,6 +139,9 @@ def static_columns(a: np.ndarray, b: np.ndarray, pano_width: int, pano_height: i
         "foot_left": foot_a / pano_height,
         "foot_right": foot_b / pano_height,
     }
+
+
+STATIC_FEATURES = tuple(static_columns(np.ones((1, 4)), np.ones((1, 4)), 1, 1))
 
 
 def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray) -> dict:
