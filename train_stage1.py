@@ -16,7 +16,6 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from datasets.jrdb.flags import add_data_arguments
@@ -89,15 +88,13 @@ from torch.utils.data import DataLoader
 
 from datasets.jrdb.augmentation import augment_pairs
 from datasets.jrdb.geometry import feature_names
-from datasets.jrdb.load import PairDatasets, build_datasets, names_of
+from datasets.jrdb.load import build_datasets, names_of
 from models.encoders import build_encoder, load_weights
 from models.pairs import PairClassifier
 from utils.metrics.calibration import calibrated, fit_platt, log_odds, sigmoid
-from utils.metrics.classification import binary_metrics, choose_threshold, reference_scores
+from utils.metrics.classification import binary_metrics, choose_threshold
 from utils.metrics.verdict import Verdict
-from utils.plotting.panorama import look_at_pair
-from utils.report.classification import report_binary
-from utils.report.samples import report_samples
+from utils.report.interaction import report_pairs as report
 from utils.run.folder import write_json
 from utils.run.log import progress
 from utils.training import distributed
@@ -201,36 +198,6 @@ def measure(
     losses = criterion(torch.from_numpy(rows["logits"]).double(), torch.from_numpy(rows["labels"]))
     odds = calibrated(log_odds(rows["logits"])[:, 1], **calibration)
     return {"loss": float(losses.mean()), **binary_metrics(rows["labels"], odds, sigmoid(odds) >= threshold)}
-
-
-def report(
-    folder: Path, split: str, rows: dict[str, np.ndarray], data: PairDatasets, state: dict[str, Any]
-) -> tuple[Verdict, dict[str, Any]]:
-    """Compare a split with distance alone and scikit-learn models; write report, figures, predictions."""
-    dataset, logits = data.parts[split], log_odds(rows["logits"])[:, 1]
-    val_geometry, val_labels = data.reference_pairs("val")
-    geometry = np.concatenate([val_geometry, dataset.geometry])
-    references = {"distance alone": -geometry[:, dataset.feature_names.index("distance_widths")]}
-    fitted = reference_scores(*data.reference_pairs(), geometry, weights=data.references()["train_weights"])
-    references |= {name: p[:, 1] for name, p in fitted.items()}
-    references = {name: np.split(scores, [len(val_labels)]) for name, scores in references.items()}
-    scores = sigmoid(calibrated(logits, **state["calibration"]))
-    interacts = (scores >= state["threshold"]).astype(int)
-    columns = dataset.pair_columns() | {"score": scores, "prediction": np.array(CLASSES)[interacts]}
-    p_label = abs(1 - dataset.labels - scores)
-    report_samples(folder, split, state, columns, p_label, partial(look_at_pair, dataset))
-    too_far = len(dataset.far_types)
-    interacting = int(dataset.labels.sum()) + too_far
-    recall = int(dataset.labels @ interacts) / interacting
-    note = f"end-to-end recall {recall:.3f}: of {interacting} interacting pairs {too_far} stand "
-    verdict, fields = report_binary(
-        folder, split, state, dataset.labels, logits, CLASSES,
-        trivial="distance alone", references=references, val_labels=val_labels,
-        groups=dataset.sample_sequences, fallback=dataset.frames,
-        notes={"notes": note + "beyond the distance limit and count as misses"},
-    )  # fmt: skip
-    fields["metrics"]["recall_end_to_end"] = recall
-    return verdict, fields
 
 
 def main(args: argparse.Namespace) -> Verdict | None:

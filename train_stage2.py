@@ -17,7 +17,6 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from datasets.jrdb.flags import add_data_arguments
@@ -87,19 +86,16 @@ from datasets.jrdb.augmentation import augment_pairs
 from datasets.jrdb.balance import balance_classes, class_weights
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.geometry import feature_names
-from datasets.jrdb.load import PairDatasets, names_of
+from datasets.jrdb.load import names_of
 from models.encoders import build_encoder
 from models.losses import FocalLoss
 from models.pairs import PairClassifier, TwoStageInteractionClassifier
 from utils.metrics.calibration import log_odds
-from utils.metrics.classification import multiclass_metrics, reference_scores
-from utils.metrics.interaction import pair_probabilities
+from utils.metrics.classification import multiclass_metrics
 from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_class_distribution
-from utils.plotting.panorama import look_at_pair
-from utils.report.classification import report_multiclass
 from utils.report.interaction import choose_on_val, report_end_to_end
-from utils.report.samples import report_samples
+from utils.report.interaction import report_types as report
 from utils.run.log import LOG, format_values, progress
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint, load_into
@@ -210,26 +206,6 @@ def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, Any]
     labels, logits = (rows[key][rows["types"] >= 0] for key in ("types", "logits"))
     losses = criterion(torch.from_numpy(logits).double(), torch.from_numpy(labels))
     return {"loss": float(losses.mean()), **multiclass_metrics(labels, log_odds(logits), INTERACTION_CLASSES)}
-
-
-def report(
-    folder: Path, split: str, rows: dict[str, np.ndarray], data: PairDatasets, state: dict[str, Any]
-) -> tuple[Verdict, dict[str, Any]]:
-    """Compare a split with guessing and scikit-learn models; write report, figures, predictions."""
-    part, classes, typed = data.parts[split], np.array(INTERACTION_CLASSES), rows["types"] >= 0
-    p_interaction, p_types = pair_probabilities(rows["who"][typed], rows["logits"][typed], state)
-    columns = dict(zip(classes, p_types.T, strict=True))
-    columns |= {"p_interaction": p_interaction, "prediction": classes[p_types.argmax(axis=1)]}
-    p_label = p_types[np.arange(len(part)), part.labels]
-    report_samples(folder, split, state, part.pair_columns() | columns, p_label, partial(look_at_pair, part))
-    train = data.reference_pairs()
-    verdict, fields = report_multiclass(
-        folder, split, state, part.labels, rows["logits"][typed], INTERACTION_CLASSES,
-        references=reference_scores(*train, part.geometry, len(classes)), train_labels=train[1],
-        val_labels=data.reference_pairs("val")[1], groups=part.sample_sequences, fallback=part.frames,
-        notes={"notes": "both stages together: end_to_end_report.txt"},
-    )  # fmt: skip
-    return verdict, fields | {"end_to_end": report_end_to_end(folder, split, data, rows, state)}
 
 
 def main(args: argparse.Namespace) -> Verdict | None:

@@ -29,6 +29,7 @@ from tests.tiny_runs import (
     train_on,
 )
 from utils.metrics.classification import choose_threshold
+from utils.report import interaction
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_arrays, read_json, write_json
 from utils.run.script import run_script
@@ -113,9 +114,9 @@ def test_pairs_that_interact_from_beyond_the_distance_limit_are_misses_end_to_en
     """Every frame of the 6 test sequences of 12 frames has 4 interacting couples."""
     import pandas
 
-    weights, scores = [], train_stage1.reference_scores
+    weights, scores = [], interaction.reference_scores
     noted = lambda *data, **how: weights.append(how["weights"]) or scores(*data, **how)  # noqa: E731
-    monkeypatch.setattr(train_stage1, "reference_scores", noted)
+    monkeypatch.setattr(interaction, "reference_scores", noted)
     run = train(NAME, tmp_path, "--epochs", 1, "--distance_multiplier", 1)
     assert np.array_equal(weights, [read_arrays(run / "references.npz")["train_weights"]])
     rows = pandas.read_csv(run / "test_predictions.csv")

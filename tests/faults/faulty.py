@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from utils.plotting import curves as plotting
+from utils.report import interaction
 from utils.run.script import run_script
 from utils.training import distributed
 from utils.training.interrupt import Interrupt
@@ -57,5 +58,5 @@ if __name__ == "__main__":
     first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     if first_attempt and rank == os.environ.get("RANK", "0"):
         plant(what, int(look))
-    plotting.save_figure = script.reference_scores = lambda *values, **options: {}  # as conftest.py does
+    plotting.save_figure = interaction.reference_scores = lambda *values, **options: {}  # as conftest.py does
     run_script(script.main, args)

@@ -217,9 +217,10 @@ import sys
 from pathlib import Path
 import train_stage1
 from utils.plotting import curves as plotting
+from utils.report import interaction
 from utils.run.script import run_script
 
-plotting.save_figure = train_stage1.reference_scores = lambda *values, **options: {}  # no path is shown there
+plotting.save_figure = interaction.reference_scores = lambda *values, **options: {}  # no path is shown there
 for encoding in ("gbk", "cp1252", "ascii"):
     sys.stdout.reconfigure(encoding=encoding, errors="strict")
     folder = Path(sys.argv[1], encoding)

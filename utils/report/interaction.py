@@ -1,19 +1,79 @@
-"""The report on both stages together and on social groups: end_to_end_report.txt and the toolkit's files."""
+"""The reports of stage 1, of stage 2, and of both together with social groups: end_to_end_report.txt and the
+files of JRDB-Act's toolkit."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from utils.metrics import groups as social
-from utils.metrics.calibration import fit_temperature
+from utils.metrics.calibration import calibrated, fit_temperature, log_odds, sigmoid
+from utils.metrics.classification import reference_scores
 from utils.metrics.interaction import NONE, best_threshold, end_to_end, every_pair, pair_probabilities
 from utils.metrics.jrdb_act import keyframe_rows, rows_text, score_groups
+from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_confusion
+from utils.plotting.panorama import look_at_pair
+from utils.report.classification import report_binary, report_multiclass
 from utils.report.results import confusion_table, data_name, table, write_report
+from utils.report.samples import report_samples
 from utils.run.folder import write_text
 from utils.run.log import LOG, format_values
+
+
+def report_pairs(
+    folder: Path, split: str, rows: dict[str, np.ndarray], data: Any, state: dict[str, Any]
+) -> tuple[Verdict, dict[str, Any]]:
+    """Stage 1: compare a split with distance alone and scikit-learn models; write figures and predictions.
+    data: PairDatasets; rows: of the script's `evaluate`; state: the checkpoint."""
+    dataset, logits = data.parts[split], log_odds(rows["logits"])[:, 1]
+    val_geometry, val_labels = data.reference_pairs("val")
+    geometry = np.concatenate([val_geometry, dataset.geometry])
+    references = {"distance alone": -geometry[:, dataset.feature_names.index("distance_widths")]}
+    fitted = reference_scores(*data.reference_pairs(), geometry, weights=data.references()["train_weights"])
+    references |= {name: p[:, 1] for name, p in fitted.items()}
+    references = {name: np.split(scores, [len(val_labels)]) for name, scores in references.items()}
+    scores = sigmoid(calibrated(logits, **state["calibration"]))
+    interacts = (scores >= state["threshold"]).astype(int)
+    predicted = np.array(dataset.class_names)[interacts]
+    columns = dataset.pair_columns() | {"score": scores, "prediction": predicted}
+    p_label = abs(1 - dataset.labels - scores)
+    report_samples(folder, split, state, columns, p_label, partial(look_at_pair, dataset))
+    too_far = len(dataset.far_types)
+    interacting = int(dataset.labels.sum()) + too_far
+    recall = int(dataset.labels @ interacts) / interacting
+    note = f"end-to-end recall {recall:.3f}: of {interacting} interacting pairs {too_far} stand "
+    verdict, fields = report_binary(
+        folder, split, state, dataset.labels, logits, dataset.class_names,
+        trivial="distance alone", references=references, val_labels=val_labels,
+        groups=dataset.sample_sequences, fallback=dataset.frames,
+        notes={"notes": note + "beyond the distance limit and count as misses"},
+    )  # fmt: skip
+    fields["metrics"]["recall_end_to_end"] = recall
+    return verdict, fields
+
+
+def report_types(
+    folder: Path, split: str, rows: dict[str, np.ndarray], data: Any, state: dict[str, Any]
+) -> tuple[Verdict, dict[str, Any]]:
+    """Stage 2: compare a split with guessing and scikit-learn models; write figures and predictions."""
+    part, typed = data.parts[split], rows["types"] >= 0
+    classes = np.array(part.class_names)
+    p_interaction, p_types = pair_probabilities(rows["who"][typed], rows["logits"][typed], state)
+    columns = dict(zip(classes, p_types.T, strict=True))
+    columns |= {"p_interaction": p_interaction, "prediction": classes[p_types.argmax(axis=1)]}
+    p_label = p_types[np.arange(len(part)), part.labels]
+    report_samples(folder, split, state, part.pair_columns() | columns, p_label, partial(look_at_pair, part))
+    train = data.reference_pairs()
+    verdict, fields = report_multiclass(
+        folder, split, state, part.labels, rows["logits"][typed], part.class_names,
+        references=reference_scores(*train, part.geometry, len(classes)), train_labels=train[1],
+        val_labels=data.reference_pairs("val")[1], groups=part.sample_sequences, fallback=part.frames,
+        notes={"notes": "both stages together: end_to_end_report.txt"},
+    )  # fmt: skip
+    return verdict, fields | {"end_to_end": report_end_to_end(folder, split, data, rows, state)}
 
 
 def choose_on_val(
