@@ -17,7 +17,7 @@ from datasets.jrdb import labels
 from datasets.jrdb.box_files import FORMS, read_rows, whole
 from datasets.jrdb.check import tell_counts
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.frames import PANORAMA_SIZE, Images, find_images, list_images, number_frames, number_images
+from datasets.jrdb.frames import PANORAMA_SIZE, Images, list_images, match_images, number_frames
 from datasets.jrdb.labels import Person, Sequence
 from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, DataError, some
@@ -114,11 +114,13 @@ def read_sequence(
     before = problems.count
     rows = rows.assign(frame=rows["frame"].map(whole))
     frames = number_frames(rows.drop_duplicates("frame").set_index("frame")["where"].to_dict(), problems)
-    files = number_images(folder, frames, problems)
+    named = {number: f"{number:06d}.jpg" if name.isdigit() else PureWindowsPath(name).name
+             for number, name in frames.items()}  # fmt: skip
+    images = match_images(folder, named, problems)
     if problems.count > before:
         return None
 
-    images = panorama_size(folder, find_images(folder, files, list(frames), problems), boxes_size, args)
+    images = panorama_size(folder, images, boxes_size, args)
     rows["frame"] = rows["frame"].map({name: k for k, name in enumerate(frames.values())})
     rows = rows.dropna(subset="id")
     rows = rows.assign(length=rows["id"].str.len()).sort_values(["frame", "length", "id"])  # natural_order
@@ -128,12 +130,9 @@ def read_sequence(
         problems.add("the same id twice in a frame", remedy, f"{row.where}, id {row.id}")
     scale = np.divide(images.size, boxes_size) if args.boxes_size else np.ones(2)
     boxes = (rows[["x", "y", "w", "h"]].to_numpy() * [*scale, *scale]).tolist()
-    named = {number: f"{number:06d}.jpg" if name.isdigit() else PureWindowsPath(name).name
-             for number, name in frames.items()}  # fmt: skip
-    keys = [files.get(number, name) for number, name in named.items()]
     rules = LabelRules(skip_bad_boxes=args.skip_bad_boxes, frame_rate=args.frame_rate)
     counts = dict.fromkeys(labels.COUNTS, 0)
-    sequence = labels.build_sequence(name, keys, images, people, boxes, {}, rules, counts, problems)
+    sequence = labels.build_sequence(name, images, people, boxes, {}, rules, counts, problems)
     if not len(sequence.boxes) and (args.skip_bad_boxes or not people):
         problems.add("a sequence without a person", "leave it out", name)
     return sequence

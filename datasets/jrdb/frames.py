@@ -22,6 +22,9 @@ NUMBER = re.compile(r"(?!-[0-9]+$|.*[0-9]:[0-9]|(?:[0-9]*\.|[0-9]{10}_)[0-9]+(?:
 
 
 class Images(NamedTuple):
+    """The images of a sequence of F frames."""
+
+    keys: list[str]  # the name of the image or, without one, of the frame
     found: np.ndarray  # (F,) bool: the frame has an image
     size: tuple[int, int]  # width, height of the panorama
     source: str  # where the size comes from, in words
@@ -73,17 +76,20 @@ def number_images(folder: Path, frames: Mapping[int, str], problems: Problems) -
     return dict(sorted(files.items()))
 
 
-def find_images(folder: Path, files: dict[int, str], numbers: list[int], problems: Problems) -> Images:
-    """Which frames have an image among the `files` {number: name}, and the size of the first readable one."""
-    found = np.isin(numbers, list(files))
+def match_images(folder: Path | None, frames: Mapping[int, str], problems: Problems) -> Images:
+    """Which of the frames {number: name} have an image in the folder, if given, and the size of the first
+    readable one."""
+    files = number_images(folder, frames, problems) if folder else {}
+    keys = [files.get(number, name) for number, name in frames.items()]
+    found = np.isin(list(frames), list(files))
     for file in files.values():
         try:
-            return Images(found, read_image_size(folder / file), f"{folder.name}/{file}")
+            return Images(keys, found, read_image_size(folder / file), f"{folder.name}/{file}")
         except DataError as error:
             reason = str(error).splitlines()[0]
     if files:
         problems.add("no image can be read", "copy the images again, or remove them", reason)
-    return Images(found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed")
+    return Images(keys, found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed")
 
 
 def list_images(folder: Path) -> list[str]:

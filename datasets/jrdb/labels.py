@@ -24,7 +24,7 @@ from datasets.images import check_relative_name
 from datasets.jrdb.box_files import is_person, name_of, whole
 from datasets.jrdb.classes import known_names, merge_sides, read_class_map
 from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
-from datasets.jrdb.frames import Images, find_images, frame_number, number_frames, number_images
+from datasets.jrdb.frames import Images, frame_number, match_images, number_frames
 from datasets.jrdb.problems import Problems
 from utils.run.folder import unique_keys
 
@@ -99,11 +99,8 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
     """
     before, counts = problems.count, dict.fromkeys(COUNTS, 0)
     frames = read_frames(path, problems)
-    folder = Path(data_path or "", IMAGE_FOLDER, path.stem)
-    names = {frame_number(key): key for key in frames}
-    files = number_images(folder, names, problems) if data_path else {}
-    keys = [files.get(number, key) for number, key in names.items()]
-    images = find_images(folder, files, list(names), problems)
+    folder = Path(data_path, IMAGE_FOLDER, path.stem) if data_path else None
+    images = match_images(folder, {frame_number(key): key for key in frames}, problems)
     people = list(read_people(frames, path, counts, problems))
     if rules.pairs_from == "interaction":
         types = read_pairs(people, rules, counts, problems)
@@ -112,12 +109,12 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
     if frames and not people and problems.count == before:
         problems.add("no person in any frame", "remove the file or restore its labels", f"{path}")
     boxes = [person.box for person in people]
-    return build_sequence(path.stem, keys, images, people, boxes, types, rules, counts, problems)
+    return build_sequence(path.stem, images, people, boxes, types, rules, counts, problems)
 
 
 def build_sequence(
-    name: str, keys: list[str], images: Images, people: list[Person], boxes: list,
-    types: dict[tuple[int, int], int], rules: LabelRules, counts: dict[str, int], problems: Problems,
+    name: str, images: Images, people: list[Person], boxes: list, types: dict[tuple[int, int], int],
+    rules: LabelRules, counts: dict[str, int], problems: Problems,
 ) -> Sequence:  # fmt: skip
     """Build a sequence from people sorted by frame and id, their boxes x, y, w, h and the types of pairs of
     rows. Bad boxes (see clean_boxes) are problems; with --skip_bad_boxes their people are left out."""
@@ -134,15 +131,16 @@ def build_sequence(
     counts |= {"missing_images": int((~images.found).sum()), "difficult_people": int(difficult.sum())}
     kept = ~np.isin(np.arange(len(people)), list(bad))
     kept_before = np.r_[0, np.cumsum(kept)]  # (R+1,) number of kept rows before each row
-    starts = np.searchsorted([person.frame for person in people], np.arange(len(keys) + 1))
+    starts = np.searchsorted([person.frame for person in people], np.arange(len(images.keys) + 1))
     listed = sorted(types)
     pairs, kinds = np.array(listed, np.int64).reshape(-1, 2), [types[pair] for pair in listed]
     both_kept = kept[pairs].all(axis=1)
     track_names = sorted({person.id for person in people}, key=natural_order)
     track_of = {track: i for i, track in enumerate(track_names)}
     return Sequence(
-        name=name, width=images.size[0], height=images.size[1], size_source=images.source, keys=keys,
-        times=np.array([frame_number(key) for key in keys], np.int64), starts=kept_before[starts],
+        name=name, width=images.size[0], height=images.size[1], size_source=images.source,
+        keys=images.keys, times=np.array([frame_number(key) for key in images.keys], np.int64),
+        starts=kept_before[starts],
         boxes=clean[kept], tracks=np.array([track_of[person.id] for person in people], np.int64)[kept],
         track_names=track_names, difficult=difficult[kept], pairs=kept_before[pairs[both_kept]],
         social_groups=np.array([person.group for person in people], np.int64)[kept],
