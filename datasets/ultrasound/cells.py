@@ -20,23 +20,35 @@ BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "3
 
 
 def find_spelling(texts: Sequence[str], unit: str) -> dict[str, bool]:
-    """How the ages of a column are written, for `read_age`. commas: with decimal commas, which separate no
-    thousands; sexes: with letters that may be sexes as well as units, as in 45M and 34F."""
+    """How the ages of a column are written, for `read_age`. commas: with decimal commas; thousands: with
+    points that may separate thousands; sexes: with letters that may be sexes or units, as in 45M and 34F."""
     letters = {found[1].upper() for text in texts if (found := re.fullmatch(LETTER, text))}
     sexes = bool(letters) and letters <= {"M", "W", "F"} and letters != {unit[0].upper()}
-    written = [text for text in texts if re.fullmatch(r"\d+,\d+", text)]
-    thousands = all(re.fullmatch(r"[1-9]\d{0,2},\d{3}", text) for text in written)
-    decimals = not thousands or any(float(t.replace(",", "")) > OLDEST.get(unit, math.inf) for t in written)
-    return {"commas": decimals and not any("." in text for text in texts), "sexes": sexes}
+    decimals = {}
+    for mark in ",.":
+        numbers = [text for text in texts if re.fullmatch(rf"\d+\{mark}\d+", text)]
+        groups = all(re.fullmatch(rf"[1-9]\d{{0,2}}\{mark}\d{{3}}", text) for text in numbers)
+        too_old = any(float(text.replace(mark, "")) > OLDEST.get(unit, math.inf) for text in numbers)
+        decimals[mark] = bool(numbers) and (too_old or not groups)
+    points = any("." in text for text in texts)
+    thousands = points and not decimals["."] and unit in OLDEST
+    return {"commas": decimals[","] and not points, "thousands": thousands, "sexes": sexes}
 
 
 def read_age(
-    cell: object, named: object, missing: Sequence[str], unit: str, commas: bool = False, sexes: bool = False
+    cell: object,
+    named: object,
+    missing: Sequence[str],
+    unit: str,
+    *,
+    commas: bool,
+    thousands: bool,
+    sexes: bool,
 ) -> tuple[float, bool]:
     """(the age in a cell, whether its unit is named, in the cell or beside it: `named`).
 
     NaN if --missing_values list the cell or the age in it: 0 stands for 000Y too. Raises ValueError with the
-    reason. commas, sexes: of `find_spelling`.
+    reason. commas, thousands, sexes: of `find_spelling`.
     """
     if is_missing(cell, missing):
         return math.nan, False
@@ -61,8 +73,8 @@ def read_age(
         raise ValueError("not a number" + " (write a decimal point)" * comma)
     if is_missing(f"{age:g}", missing):
         return math.nan, False
-    if unit == "days" and isinstance(cell, str) and re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", text):
-        raise ValueError("the point may separate thousands: write whole days without it")
+    if thousands and isinstance(cell, str) and re.fullmatch(r"\d+\.\d+", text):
+        raise ValueError(f"the point may separate thousands: write whole {unit} without it")
     oldest = OLDEST.get(unit, math.inf)
     if not math.isfinite(age) or not 0 <= age <= oldest:
         known = f" (0 to {oldest:g})" if oldest < math.inf else ""

@@ -286,6 +286,11 @@ def split_subjects(
 ) -> tuple[splits.Split, str]:
     """(the names of the subjects of each part, where the split comes from)."""
     people = images.groupby("subject").agg(age=("age", "mean"), group=("group", "first"))
+    if len(people) == 1 < len(images):
+        what = f"all {len(images)} images are of one subject, {people.index[0]!r}"
+        raise DataError(
+            f"{what}: is this its id? See --id_pattern and --id_column, or PatientID in DICOM files."
+        )
     method, by_group = args.split_method, args.split_by == "group"
     named = method not in ("auto", "by_subject_id")
     file = Path(method) if named else sources[0].home / "split.json"

@@ -806,6 +806,14 @@ def test_dicom_without_its_reader_is_one_line(study, monkeypatch):
         load(study)
 
 
+def test_images_that_all_have_one_id_are_called_so(study):
+    """As PatientID is when somebody has removed the names."""
+    (study / "t.csv").write_text("Number,Age\nanon,30\n")
+    flags = {"excel_path": study / "t.csv", "id_pattern": "^(anon)_"}
+    with pytest.raises(DataError, match="all 24 images are of one subject, 'anon': is this its id"):
+        load(study, **flags)
+
+
 def test_a_stray_dicom_file_makes_no_table_of_headers(study):
     (study / "characteristics.xlsx").unlink()
     (study / "Healthy/Images/report.dcm").write_bytes(bytes(128) + b"DICM")

@@ -483,6 +483,10 @@ def test_each_age_that_is_none_has_its_reason(tmp_path):
     assert [reason for reason, _ in found] == ["not a number"] * 5
     thousands = read(write_ages(path, ["22.411", "8.285"]), target_unit="days")
     assert "point may separate thousands" in str(thousands.problems.found["bad_ages"])
+    months = read(write_ages(path, ["948", "1.020"]), target_unit="months")
+    assert "may separate thousands: write whole months" in str(months.problems.found["bad_ages"])
+    for unit, decimals in (("months", ["948", "1.020", "11.250"]), ("years", ["1.020", "11"])):
+        assert read(write_ages(path, decimals), target_unit=unit).rows.age.min() == 1.02
     write_ages(path, [20, "n/a", -9, ""])
     assert read(path, missing_values=["-9", "n/a"]).problems.missing == 2
 
