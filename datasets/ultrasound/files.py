@@ -69,22 +69,20 @@ def mostly_dicom(folder: Path) -> bool:
 
 def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
     """A table made of the DICOM headers of a folder: a row per file."""
-    rows, unreadable = {}, {}
+    rows, problems = {}, AgeProblems()
     for path in list_images(folder)[0]:
         key = _relative(path, folder)
         try:
             header = read_dicom_header(path)
             rows[key] = [key, *(header.get(name) or None for name in HEADER)]
         except DataError as error:
-            unreadable[key] = str(error).splitlines()[0].removeprefix(f"{path}: ")
+            problems.add("unreadable_images", key, str(error).splitlines()[0].removeprefix(f"{path}: "))
+    problems.advice["bad_ages"] = "a table of ids and ages can stand for the headers: --excel_path"
     names = {name: name.removeprefix("Patient") for name in ("File", *HEADER)}
     cells = pd.DataFrame.from_dict(rows, orient="index", columns=[*names], dtype=object)
     asked = {"file": "File", "id": "ID", "age": "Age"}
-    table = read_rows(Sheet(f"{folder}, DICOM headers", cells, 0, asked, names, {}, [], []), args)
-    for key, reason in unreadable.items():
-        table.problems.add("unreadable_images", key, reason)
-    table.left_out.update(unreadable)
-    table.problems.advice["bad_ages"] = "a table of ids and ages can stand for the headers: --excel_path"
+    table = read_rows(Sheet(f"{folder}, DICOM headers", cells, 0, asked, names, {}, [], problems), args)
+    table.left_out.update(key for _, key in problems.found.get("unreadable_images", ()))
     return table
 
 

@@ -160,7 +160,7 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
         image_dir = folder / "TA" / "Healthy" / "Images"
         problems.exclude |= {"images_without_row", "rows_without_image"}  # as in real data, it has a few
     sources = find_sources(Path(image_dir), args)
-    found, rows = read_images(sources, problems, args)
+    found = read_images(sources, problems, args)
     images = select_ages(found, problems, args)
     outside = found.subject.nunique() - images.subject.nunique()
     # From here on `images.index` is an image's row in `decoded`: filtering and splitting do not change it.
@@ -196,7 +196,6 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
     checked = splits.check_disjoint({name: part.subject for name, part in parts.items()}, "subjects")
     used = images[images.subject.isin(set().union(*split.values()))]
     report = {
-        "rows": rows,
         "missing_ages": problems.missing,
         "notes": problems.notes,
         "subjects_outside_ages": outside,
@@ -246,20 +245,17 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
     return sources
 
 
-def read_images(
-    sources: Sequence[Source], problems: AgeProblems, args: argparse.Namespace
-) -> tuple[pd.DataFrame, int]:
-    """(path, subject, age, group, sex and bmi of each image that has a row; the number of rows)."""
-    found, rows = [], 0
+def read_images(sources: Sequence[Source], problems: AgeProblems, args: argparse.Namespace) -> pd.DataFrame:
+    """path, subject, age, group, sex and bmi of each image that has a row."""
+    found = []
     for source in sources:
         if source.table:
             table = read_rows(find_sheet(source.table, source.cohort, args), args)
         else:
             table = read_headers(source.images, args)
         problems.take(table.problems, table.where)
-        rows += len(table.rows)
         found.append(match_images(source.images, source.prefix, table, problems, args))
-    return pd.concat(found, ignore_index=True), rows
+    return pd.concat(found, ignore_index=True)
 
 
 def select_ages(images: pd.DataFrame, problems: AgeProblems, args: argparse.Namespace) -> pd.DataFrame:

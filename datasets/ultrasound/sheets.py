@@ -31,6 +31,7 @@ import pandas as pd
 from openpyxl.utils import get_column_letter
 
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, similar_path
+from datasets.ultrasound.problems import AgeProblems
 from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_json
 
@@ -56,7 +57,7 @@ class Sheet(NamedTuple):
     names: dict[str, str]  # {letter: column name}
     units: dict[str, str]  # {column name: unit}, from the JSON file beside a table of BIDS
     wider: list[int]  # rows of a text file that have more cells than the header
-    notes: list[str]  # how the file was read, for the log
+    problems: AgeProblems  # so far with notes about how the file was read
 
 
 def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
@@ -69,10 +70,11 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     asked = {role: name for role, name in asked.items() if name}
     if path.name == BIDS_TABLE and asked["id"] == "Number":
         asked["id"] = "participant_id"  # as BIDS calls it
-    where, cells, notes = _read_cells(path, asked, args.sheet)
+    problems = AgeProblems()
+    where, cells = _read_cells(path, asked, args.sheet, problems.notes)
     if cells.empty:
         raise DataError(f"{where}: empty; a header row and one row per subject are expected")
-    position = _find_header(cells, asked, args, where, notes)
+    position = _find_header(cells, asked, args, where, problems.notes)
     cells, title = _cut_cohort(cells, position, cohort, where)
     header, body, wider = cells.iloc[0].dropna(), cells.iloc[1:].dropna(how="all"), []
     if where == str(path):  # in a text file, a decimal comma may have split a cell
@@ -82,7 +84,7 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     if body.empty:
         raise DataError(f"{where}: no rows below the header in row {cells.index[0]}; add one per subject")
     names = header.map(one_line).to_dict()
-    return Sheet(where, body, cells.index[0], asked, names, _read_units(path), wider, notes)
+    return Sheet(where, body, cells.index[0], asked, names, _read_units(path), wider, problems)
 
 
 def _read_units(path: Path) -> dict[str, str]:
@@ -97,24 +99,26 @@ def one_line(cell: object) -> str:
     return " ".join(unicodedata.normalize("NFC", "" if cell is None else str(cell)).split())
 
 
-def _read_cells(path: Path, asked: dict[str, str], wanted: str | None) -> tuple[str, pd.DataFrame, list[str]]:
-    """(file and sheet, cells, notes) of the sheet `wanted`, or of the one that has the columns asked for.
+def _read_cells(
+    path: Path, asked: dict[str, str], wanted: str | None, notes: list[str]
+) -> tuple[str, pd.DataFrame]:
+    """(file and sheet, cells) of the sheet `wanted`, or of the one that has the columns asked for.
 
     Blank cells are None, blank rows are dropped; rows and columns are labelled 1, 2 and A, B. A formula
     without a stored value is read as its text, which begins with =.
     """
     if (size := path.stat().st_size) > MAX_UNPACKED_BYTES:
         raise DataError(f"{path}: {size:,} bytes are too many for a table of subjects and ages")
-    content, notes = path.read_bytes(), []
+    content = path.read_bytes()
     try:
         if content.startswith((b"PK", OLE_MAGIC)):
             name, cells = _read_workbook(path, content, asked, wanted, notes)
-            return f"{path}, sheet {name}", cells, notes
+            return f"{path}, sheet {name}", cells
         if wanted:
             raise CommandError(f"--sheet {wanted}: {path} is a text file and has no sheets")
         cells = _read_text(path, content, notes)
         _check_size(str(path), cells.shape)
-        return str(path), _labelled(cells), notes
+        return str(path), _labelled(cells)
     except (CommandError, DataError):
         raise
     except Exception as error:  # damaged bytes make the readers raise anything

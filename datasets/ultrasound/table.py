@@ -56,8 +56,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     one of --missing_values are only counted. Raises DataError if a column is missing, CommandError if the
     name of the age column states another unit than --target_unit.
     """
-    at, unit, problems = _find_columns(sheet), args.target_unit, AgeProblems()
-    problems.notes += sheet.notes
+    at, unit, problems = _find_columns(sheet), args.target_unit, sheet.problems
     if sheet.wider:
         cause = "Did a decimal comma split a cell, or does a column have no name? Save it as .xlsx."
         wider = some(sheet.wider, 3)
@@ -216,19 +215,14 @@ def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: 
 
 
 def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblems) -> None:
-    """Report rows of the same key that contradict each other, and count the keys whose rows agree."""
-    repeated = 0
+    """Report rows of the same key that contradict each other."""
     for key, same in rows[rows.key.duplicated(keep=False)].groupby("key", sort=False):
-        if len(same[["subject", "age", "group"]].drop_duplicates()) == 1:
-            repeated += bool(same.age.notna().all())
-        elif same.age.notna().any():
+        if len(same[["subject", "age", "group"]].drop_duplicates()) > 1 and same.age.notna().any():
             group = ", {0.group}" if same.group.nunique() > 1 else ""
             text = f"row {{0.number}} (age {{0.age:g}}{group})"
             ages = [text.format(row).replace("nan", "none") for row in same.itertuples()]
             problems.add("duplicate_ids", f"column {letter}: {key!r} in {some(ages, 3)}")
             rows.loc[same.index, "age"] = math.nan
-    if repeated:
-        problems.notes.append(f"{repeated} ids have several rows, which agree")
 
 
 def _warn_of_parts(ages: pd.Series, where: str) -> None:
