@@ -16,7 +16,7 @@ from utils.metrics import regression
 from utils.metrics.regression import LEVEL, correct_bias, intervals, regression_metrics, subject_means
 from utils.metrics.verdict import GroupJackknife, Verdict, divide, judge
 from utils.plotting.age import explained, plot_bland_altman, plot_error_by_age, plot_scatter
-from utils.report.results import figure_title, interval_lines, scale_warnings, table
+from utils.report.results import figure_title, interval_lines, table
 from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values
 
@@ -50,7 +50,7 @@ def report_age(
     images, people = tabulate(part, rows, state.get("intervals"))
     verdict, best, found = judge_ages(images, people, split, data, state)
     metrics, baselines, confidence = found["metrics"], found["baselines"], found["confidence"]
-    by, warnings = metrics["by"], scale_warnings(state)
+    by, warnings = metrics["by"], []
     if verdict.learned and metrics["skill"] < LEAST_SKILL:
         warnings.append(f"the gain over the {best} is real but of no use: skill {metrics['skill']:.2g}")
 
