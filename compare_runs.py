@@ -101,12 +101,8 @@ def difference_table(conditions: Sequence[comparison.Condition]) -> tuple[list[T
     for delta in differences:
         word = "better" if delta.better else "worse" if delta.worse else "no clear difference"
         rows[delta.name].append(f"{delta.gain} {word}")
-    runs = [len(condition.distinct) for condition in conditions]
-    if max(runs) > 1:
-        unknown = "" if min(runs) > 1 else "; for a condition with one run it is unknown"
-        notes.append(f"the intervals include the scatter between seeds of a condition{unknown}")
-    if len(rows) > 1:
-        notes.append(f"{len(differences)} intervals of 95% each, not corrected for multiple comparisons")
+    seeds = "they include the scatter between the seeds of a condition, if it has several"
+    notes.append(f"intervals of 95% each, not corrected for multiple comparisons; {seeds}")
     heading = "paired differences on the same samples, 95% intervals"
     return [(heading, [["", *metrics], *rows.values()])], notes
 

@@ -90,7 +90,10 @@ def scale_warning(scale: float, name: str) -> str:
 
 
 def calibration_bins(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """count, mean score and share of positives, (BINS,) each, of the scores (N,) in bins; NaN if empty."""
+    """count, mean score and share of positives, (BINS,) each, of the scores (N,) in bins; NaN if empty.
+    With several classes (N, K): of the predicted class, where "positive" means that it is right."""
+    if scores.ndim == 2:
+        labels, scores = (labels == scores.argmax(axis=1)).astype(int), scores.max(axis=1)
     place = np.minimum((scores * BINS).astype(int), BINS - 1)
     found = {"count": np.bincount(place, minlength=BINS)}
     for name, values in {"score": scores, "share": labels}.items():
@@ -100,10 +103,7 @@ def calibration_bins(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.nda
 
 
 def calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Expected calibration error: |share of positives - mean score| over equal bins, weighted by counts.
-    With several classes (N, K): of the predicted class, where "positive" means that it is right."""
-    if scores.ndim == 2:
-        labels, scores = (labels == scores.argmax(axis=1)).astype(int), scores.max(axis=1)
+    """Expected calibration error: |share of positives - mean score| over equal bins, weighted by counts."""
     bins = calibration_bins(labels, scores)
     gaps = np.abs(bins["share"] - bins["score"]) * bins["count"]
     return float(np.nansum(gaps) / len(labels))

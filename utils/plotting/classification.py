@@ -98,7 +98,7 @@ def plot_roc_pr(
 @never_fatal
 def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: str, path: Path) -> None:
     """Reliability diagram: share of positive labels by score; the area of a dot is the size of its bin.
-    labels (N,) 0 or 1, scores (N,); `what` names label 1: 'interaction', 'the predicted class is right'."""
+    labels, scores: as in calibration_bins; `what` names a positive: 'the predicted class is right'."""
     bins = calibration_bins(labels, scores)
     kept = bins["count"] > 0
     figure, (axis, below) = plt.subplots(

@@ -3,7 +3,7 @@
 import functools
 import io
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,20 +73,22 @@ def never_fatal(draw: Callable[..., None]) -> Callable[..., None]:
 def grid_of_axes(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[plt.Axes]]:
     """A figure of `count` axes, `columns` per row, each of this size in inches; the last fills its row."""
     rows = -(-count // columns)
-    figure = plt.figure(figsize=(width * columns, height * rows), layout="constrained")
-    grid = figure.add_gridspec(rows, columns)
-    places = [grid[divmod(k, columns)] for k in range(count - 1)]
-    places.append(grid[rows - 1, (count - 1) % columns :])
-    return figure, [figure.add_subplot(place) for place in places]
+    cells = np.minimum(np.arange(rows * columns), count - 1).reshape(rows, columns)
+    size = width * columns, height * rows
+    figure, axes = plt.subplot_mosaic(cells.tolist(), figsize=size, layout="constrained")
+    return figure, list(axes.values())
 
 
+@never_fatal
 def plot_pictures(
-    pictures: Sequence[np.ndarray], texts: Sequence[str], columns: int, path: Path, title: str = ""
+    pictures: Iterable[np.ndarray], texts: Sequence[str], columns: int, path: Path, title: str = ""
 ) -> None:
-    """A sheet of images (H, W, 3) or (H, W) uint8 of any size, `columns` per row, each below its text."""
-    width, columns = 13.6 / columns, min(columns, len(pictures))  # inches per image
-    height = width * max(picture.shape[0] / picture.shape[1] for picture in pictures) + 0.5
-    rows = -(-len(pictures) // columns)
+    """A sheet of images (H, W, 3) or (H, W) uint8 of any size, `columns` per row, each below its text; only
+    the title if there is none."""
+    pictures = list(pictures)
+    width, columns = 13.6 / columns, min(columns, len(pictures)) or 2  # inches per image
+    height = width * max((picture.shape[0] / picture.shape[1] for picture in pictures), default=0) + 0.5
+    rows = -(-len(pictures) // columns) or 1
     size = width * columns, height * rows
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axis in axes.flat:
@@ -188,8 +190,8 @@ def plot_overlay(conditions: Sequence[Any], path: Path) -> None:
     for line, condition in zip(LINES, conditions, strict=False):
         count = f" ({len(condition.runs)} runs)" if len(condition.runs) > 1 else ""
         label = textwrap.fill(f"{condition.letter}: {condition.label}{count}", 70)
-        lines.append((condition.runs[0].history, "val", line | {"label": label}))
-        lines += [(view.history, "val", line) for view in condition.runs[1:]]
+        drawn = [view.history for view in condition.runs if view.history]
+        lines += [(rows, "val", line | {"label": "" if k else label}) for k, rows in enumerate(drawn)]
     figure, axes = draw_panels(panels, 3, lines)
     for axis, panel in zip(axes, panels, strict=False):
         for view, k in runs:

@@ -121,13 +121,12 @@ def report_multiclass(
         baselines[name] = {"macro_f1": float(trivial[name][0])} | right
     baselines |= {name: figures.multiclass_metrics(labels, p, classes) for name, p in references.items()}
 
-    counts, right = figures.confusion(labels, preds, count), preds == labels
+    counts, what = figures.confusion(labels, preds, count), "the predicted type is right"
     named, place = results.figure_title(state, split), folder / "probability_distributions.png"
     plotting.plot_confusion(counts, classes, named, folder / "confusion_matrix.png")
     plotting.plot_distributions(labels, scores, classes, named, place)
-    sure, what = judged.max(axis=1), "the predicted type is right"
-    plotting.plot_reliability(right.astype(int), sure, what, named, folder / "reliability.png")
-    confidence = jackknife.intervals(macro_f1=model, accuracy=jackknife.means(right))
+    plotting.plot_reliability(labels, judged, what, named, folder / "reliability.png")
+    confidence = jackknife.intervals(macro_f1=model, accuracy=jackknife.means(preds == labels))
     sections = {
         f"{len(labels)} samples": results.table({"model": metrics, **baselines}, columns),
         interval_heading(jackknife, unit): results.interval_lines(confidence),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from utils.plotting.curves import never_fatal, plot_pictures, plt, save_figure
+from utils.plotting.curves import plot_pictures
 from utils.report.results import write_table
 from utils.run.log import LOG, format_value
 from utils.tasks import TASKS
@@ -55,7 +55,8 @@ def report_samples(
         title = f"no label of {split} is less likely than not: no mistake to show"
         LOG.info(f"mistakes.png: {title}")
     title = f"{state['script']}: {title}"
-    plot_mistakes(worst.index.tolist(), look, texts, title, folder / "mistakes.png")
+    blocks = (block_of(look(k)) for k in worst.index.tolist())
+    plot_pictures(blocks, texts, 3, folder / "mistakes.png", title)
 
 
 def by_group(table: Any, task: Mapping[str, Any]) -> Any:
@@ -69,15 +70,6 @@ def by_group(table: Any, task: Mapping[str, Any]) -> Any:
     means = groups.mean().round(4)
     means.insert(0, "samples", groups.size())
     return means.sort_values("p_label", kind="stable").reset_index()
-
-
-@never_fatal
-def plot_mistakes(chosen: Sequence[int], look: Look, texts: Sequence[str], title: str, path: Path) -> None:
-    """Draw a block of images for each of the samples `chosen`; if there is none, only the title."""
-    if not chosen:
-        save_figure(plt.figure(figsize=(9, 1.2)), path, title)
-        return
-    plot_pictures([block_of(look(k)) for k in chosen], texts, 3, path, title)
 
 
 def block_of(pictures: Sequence[np.ndarray]) -> np.ndarray:

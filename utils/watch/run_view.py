@@ -204,13 +204,11 @@ def history_trends(view: RunView) -> dict[str, Trend]:
 def read_run(folder: Path) -> RunView:
     """The run as it is now; any file may be missing. CommandError for a file that stays unreadable or is not
     that of a run."""
-    parts = {}
-    for name, empty in FILES.items():
-        try:
-            parts[name] = read_if_there(folder / f"{name}.json", empty)
-        except CommandError as error:
-            remedy = f"\nto judge the run again: --resume {folder}" if name == "results" else ""
-            raise CommandError(f"{error}{remedy}") from error
+    remedies = {"results": f"\nto judge the run again: --resume {folder}"}
+    parts = {
+        name: read_if_there(folder / f"{name}.json", empty, remedies.get(name, ""))
+        for name, empty in FILES.items()
+    }
     if not all(isinstance(row, dict) and is_number(row.get("epoch")) for row in parts["history"]):
         raise CommandError(f"{folder / 'history.json'} is not a file of a run: rows without an epoch")
     for name, keys in SECTIONS.items():
@@ -222,20 +220,20 @@ def read_run(folder: Path) -> RunView:
     return RunView(folder, **parts, changed=changed)
 
 
-def read_if_there(path: Path, empty: Any, attempts: int = 5) -> Any:
+def read_if_there(path: Path, empty: Any, remedy: str = "", attempts: int = 5) -> Any:
     """The JSON value in `path`, `empty` if there is no file; CommandError for another type than `empty`'s.
     Retries other errors: on a network file system a file that is being replaced may be unreadable."""
     try:
-        value = read_json(path)
+        value = read_json(path, remedy=remedy)
     except CommandError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return empty
         if attempts == 1:
             raise
         time.sleep(0.02)
-        return read_if_there(path, empty, attempts - 1)
+        return read_if_there(path, empty, remedy, attempts - 1)
     if not isinstance(value, type(empty)):
-        raise CommandError(f"{path} is not a file of a run: it holds no {type(empty).__name__}")
+        raise CommandError(f"{path} is not a file of a run: it holds no {type(empty).__name__}{remedy}")
     return value
 
 
