@@ -134,14 +134,12 @@ class AnomalyDetectionModel(nn.Module):
 
         images (B, 3, H, W), points (B, N, 4), point_mask (B, N), point_pixels (B, N, 2) in -1..1.
         """
-        image_tokens, point_tokens, filled, marks = self.encode(images, points, point_mask, point_pixels)
+        tokens, filled, marks = self.encode(images, points, point_mask, point_pixels)
         cells, pooled = self.cell_bias.expand(len(images), math.prod(self.token_grid)), []
-        if image_tokens is not None:
-            cells = cells + self.image_cells(image_tokens).squeeze(2)  # (B, T)
-            pooled.append(image_tokens.amax(dim=1))  # (B, C)
-        if point_tokens is not None:
-            cells = cells + self.point_cells(point_tokens).squeeze(2).masked_fill(~filled, 0.0)
-            pooled.append(masked_max(point_tokens, filled))  # (B, C)
+        for sensor, found in tokens.items():
+            scores = getattr(self, f"{sensor}_cells")(found).squeeze(2)
+            cells = cells + scores.masked_fill(~filled[sensor], 0.0)  # (B, T)
+            pooled.append(masked_max(found, filled[sensor]))  # (B, C)
         counts = [cells.float().sigmoid().sum(1)]  # (B,) each
         if marks is not None:
             counts.append((marks.float().sigmoid() * point_mask).sum(1))
@@ -153,34 +151,30 @@ class AnomalyDetectionModel(nn.Module):
             marks = sample_at(cells[:, None] + 10, point_pixels)[..., 0] - 10  # (B, N)
         return logits, cells, marks
 
-    def encode(self, images, points, point_mask, point_pixels) -> tuple[Tensor | None, ...]:
-        """Image and LiDAR tokens after attention, each (B, T, C), which LiDAR cells hold points (B, T), and
-        marks, the logits of the points (B, N). None for an unused sensor."""
-        # (T, C), the same for both sensors
-        code = self.code(self.waves) if self.position_code and self.fusion == "attention" else 0.0
-        image_tokens = point_tokens = filled = painted = marks = None
+    def encode(self, images, points, point_mask, point_pixels) -> tuple[dict, dict, Tensor | None]:
+        """By sensor, "image" and "point": the tokens after attention (B, T, C), and which of them hold
+        something (B, T); and marks, the logits of the points (B, N), None without LiDAR."""
+        tokens, filled, painted, marks = {}, {}, None, None
         if self.modality != "lidar":
             features = self.image_encoder(images)  # (B, F, h, w)
             pooled = F.adaptive_avg_pool2d(features, self.token_grid).flatten(2).mT  # (B, T, F)
-            image_tokens = self.image_projection(pooled)  # (B, T, C)
-            all_cells = torch.ones(image_tokens.shape[:2], dtype=torch.bool, device=images.device)
+            tokens["image"] = self.image_projection(pooled)
+            filled["image"] = torch.ones(pooled.shape[:2], dtype=torch.bool, device=images.device)
         if self.modality != "camera":
             if self.paint is not None:
                 seen = [sample_at(m, point_pixels) for m in (self.paint(features), as_float(images) * 8 - 4)]
                 painted = torch.cat(seen, dim=2)  # (B, N, PAINT + 3)
             cell = locate(point_pixels, point_mask, self.token_grid)
             found = self.point_encoder(points, point_mask, cell, math.prod(self.token_grid), painted)
-            point_tokens, filled, marks = found  # (B, T, C), (B, T) and (B, N)
+            tokens["point"], filled["point"], marks = found
         if self.fusion == "attention":
-            if self.modality == "camera":
-                image_tokens = self.image_attention(image_tokens, image_tokens, all_cells, code, code)
-            elif self.modality == "lidar":
-                point_tokens = self.point_attention(point_tokens, point_tokens, filled, code, code)
-            else:
-                attended = self.image_attention(image_tokens, point_tokens, filled, code, code)
-                point_tokens = self.point_attention(point_tokens, image_tokens, all_cells, code, code)
-                image_tokens = attended
-        return image_tokens, point_tokens, filled, marks
+            code = self.code(self.waves) if self.position_code else 0.0  # (T, C), the same for both sensors
+            sensors = list(tokens)
+            tokens = {
+                own: getattr(self, f"{own}_attention")(tokens[own], tokens[other], filled[other], code, code)
+                for own, other in zip(sensors, sensors[::-1], strict=True)  # one alone attends to itself
+            }
+        return tokens, filled, marks
 
 
 @torch.no_grad()

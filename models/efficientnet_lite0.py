@@ -24,17 +24,15 @@ class SameConv2d(nn.Conv2d):
     """A convolution without bias, padded like TensorFlow's SAME: an odd row or column goes to the end."""
 
     def __init__(self, channels_in: int, channels: int, kernel: int, stride: int = 1, groups: int = 1):
-        super().__init__(channels_in, channels, kernel, stride, groups=groups, bias=False)
+        padding = kernel // 2 if stride == 1 else 0  # of other strides it depends on the image
+        super().__init__(channels_in, channels, kernel, stride, padding, groups=groups, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        padding = []
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        for size in (x.shape[3], x.shape[2]):  # F.pad takes the last axis first
-            total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+        stride, padding = self.stride[0], []
+        for size in (x.shape[3], x.shape[2]) if stride > 1 else ():  # F.pad takes the last axis first
+            total = max((math.ceil(size / stride) - 1) * stride + self.kernel_size[0] - size, 0)
             padding += [total // 2, total - total // 2]
-        if padding[0] == padding[1] and padding[2] == padding[3]:  # faster than F.pad
-            return F.conv2d(x, self.weight, None, self.stride, (padding[2], padding[0]), 1, self.groups)
-        return F.conv2d(F.pad(x, padding), self.weight, None, self.stride, 0, 1, self.groups)
+        return super().forward(F.pad(x, padding) if padding else x)
 
 
 class Block(nn.Module):
