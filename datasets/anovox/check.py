@@ -10,9 +10,10 @@ from tqdm import tqdm
 
 from datasets.anovox.dataset import OUTSIDE, project
 from datasets.anovox.files import ENDINGS, ScenarioFiles
-from datasets.anovox.frame import NEIGHBOUR, Frame, Region, read_voxels
+from datasets.anovox.frame import NEIGHBOUR, Frame, Region
 from datasets.anovox.labels import name_sensor
 from datasets.anovox.palettes import PALETTES, SKY
+from datasets.anovox.pointclouds import read_voxels
 from utils.metrics.detection import frame_seconds
 from utils.run.errors import DataError, counted, some
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, ScenarioFiles
 from datasets.anovox.palettes import PALETTES, point_classes, read_class_image
-from datasets.anovox.pointclouds import MAX_SCAN, pick, read_pcd, read_ply
+from datasets.anovox.pointclouds import read_points, read_voxels
 from datasets.cache import describe_files, open_cache
 from datasets.images import read_scene
 from utils.run.errors import DataError
@@ -27,7 +27,6 @@ REFERENCE_AREA = 512 * 768  # anomalous pixels are counted at this image size
 CELL_GRID = (8, 12)  # rows and columns of the image cells in which anomalies are located
 UNKNOWN = -1  # no label
 UNKNOWN_SHARE = 255  # no semantic image
-MAX_METRES = 1000.0  # no LiDAR sees that far
 GROUND = -0.4  # metres; half of a scan's points lie lower
 NO_POINT = "a point in the model's region"
 READERS = ("pointclouds.py", "pasted.py", "raycast.py")  # files beside this one that make the arrays, too
@@ -247,87 +246,3 @@ def lacking(points: np.ndarray) -> str:
     if abs(np.sign(points[:, 1]).sum()) == len(points):
         return "points on both sides"
     return "ground below the sensor" if np.median(points[:, 2]) > GROUND else ""
-
-
-def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> np.ndarray:
-    """Read a scan as (N, 4) floats: x, y, z and intensity, or with `classes` class id or colour 0xRRGGBB.
-
-    Formats: .npy and .bin (float32, as in KITTI) with 4 columns, or 3 without intensity; .bin also with 5 or
-    6, such as ring and time, as in nuScenes; .npy with named columns, .pcd and .ply in any column order.
-    Missing intensity becomes 1. Points whose x, y and z are all NaN are left out. `turn`: a rotation of the
-    axes (ScenarioFiles.turn). DataError if the file is no scan, lacks classes or holds other values that are
-    not finite.
-    """
-    try:
-        if (ending := path.suffix.lower()) == ".npy":
-            columns = _read_npy(path, classes)
-        elif ending == ".bin":
-            columns = _read_bin(np.frombuffer(path.read_bytes(), "<f4"))
-            columns = columns if classes else columns[:4]
-        else:
-            columns = {".pcd": read_pcd, ".ply": read_ply}[ending](path.read_bytes(), classes)
-        if len(columns) == 3 and not classes:
-            columns = [*columns, np.ones(len(columns[0]))]
-        if len(columns) != 4:
-            last = "class" if classes else "intensity"
-            raise ValueError(f"{len(columns)} columns instead of x, y, z and {last}")
-        points = np.column_stack(columns)
-        points = points if points.dtype.kind == "f" else points.astype(np.float64)
-        points = points[~np.isnan(points[:, :3]).all(axis=1)]  # rays without a return, in organised clouds
-        bad = ~np.isfinite(points).all(axis=1)
-        if len(points) > MAX_SCAN:
-            raise ValueError(f"{len(points):,} points; more than {MAX_SCAN:,} is no LiDAR scan")
-        if bad.any():
-            found = f"{bad.sum():,} of {len(points):,} points are NaN or infinite"
-            raise ValueError(f"{found}, the first in row {bad.argmax()}")
-        if len(points) and (far := np.abs(points[:, :3]).max()) > MAX_METRES:
-            raise ValueError(f"a point lies {far:,.4g} from the sensor, which is no distance in metres")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such scan.") from None
-    except DataError:
-        raise
-    except Exception as error:  # a damaged file can raise any exception
-        remedy = "Export it again (x forward, y left, z up, metres; .bin: float32), or remove the frame."
-        raise DataError(f"{path}: not a readable {path.suffix} scan ({error}).\n{remedy}") from error
-    if turn is not None:
-        points[:, :3] = points[:, :3] @ turn.T
-    return points
-
-
-def _read_bin(data: np.ndarray) -> np.ndarray:
-    """Columns (3 to 6, N) of a flat array: with the right width, each row resembles the one before it most. A
-    width and its double are alike where the order of the points is random: then the smaller is taken."""
-    known = np.nan_to_num(data)
-    change = {
-        n: np.abs(known[n:] - known[:-n]).mean() for n in (3, 4, 5, 6) if len(data) % n == 0 < len(data) - n
-    }
-    least = 1.03 * min(change.values(), default=0)
-    return data.reshape(-1, next((n for n, mean in change.items() if mean <= least), 4)).T
-
-
-def read_voxels(path) -> np.ndarray:
-    """Read a voxel file: integers (M, 4) ix, iy, iz and class id."""
-    try:
-        voxels = np.asarray(_read_npy(path, classes=True))  # named columns are read too
-        if len(voxels) != 4 or voxels.dtype.kind not in "iu":
-            raise ValueError(f"{voxels.dtype} {voxels.T.shape} instead of integers (M, 4)")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable voxel file ({error}).") from error
-    return voxels.T
-
-
-def _read_npy(path, classes: bool) -> Sequence[np.ndarray]:
-    """The columns of a table of numbers, (3 or 4, N)."""
-    try:
-        array = np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
-    except OSError:
-        raise
-    except Exception as error:  # a damaged header can raise anything: SyntaxError, TokenError, ...
-        raise ValueError("damaged, cut short, or no array of numbers as numpy writes it") from error
-    if array.dtype.names and array.ndim == 1:
-        return pick({name: array[name] for name in array.dtype.names}, classes)
-    if array.size == 0:
-        return np.zeros((4, 0), array.dtype)
-    if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise ValueError(f"{array.dtype} {array.shape} instead of numbers (N, 4)")
-    return array.T

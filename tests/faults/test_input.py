@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from datasets import cache
-from datasets.anovox.frame import MAX_SCAN, read_points
+from datasets.anovox.pointclouds import MAX_SCAN, read_points
 from datasets.jrdb.labels import LABEL_FOLDER
 from tests.anovox_world import frame_files, scenario_folders
 from tests.faults.children import in_a_child

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.anovox.frame import read_points
+from datasets.anovox.pointclouds import read_points
 from datasets.images import read_image
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows

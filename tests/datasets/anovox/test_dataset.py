@@ -17,10 +17,11 @@ from datasets.anovox.augmentation import CORRUPTIONS, augment_frames, corrupt_fr
 from datasets.anovox.check import check_frames
 from datasets.anovox.dataset import OUTSIDE, AnoVoxDataset, project
 from datasets.anovox.files import ScenarioFiles, find_scenarios
-from datasets.anovox.frame import UNKNOWN, Frame, Region, read_points, sample_points
+from datasets.anovox.frame import UNKNOWN, Frame, Region, sample_points
 from datasets.anovox.labels import build_table, unlabelled_table
 from datasets.anovox.load import trivial_features
 from datasets.anovox.palettes import ANOVOX
+from datasets.anovox.pointclouds import read_points
 from datasets.anovox.poses import projection_matrix
 from datasets.images import read_image
 from datasets.splits import read_split

@@ -13,9 +13,9 @@ from PIL import Image
 from datasets.anovox.check import check_frames
 from datasets.anovox.dataset import project
 from datasets.anovox.files import ScenarioFiles, find_scenarios
-from datasets.anovox.frame import read_points
 from datasets.anovox.labels import unlabelled_table
 from datasets.anovox.palettes import find_palette, read_class_image
+from datasets.anovox.pointclouds import read_points
 from datasets.anovox.poses import FRONT, projection_matrix
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
 from utils.run.errors import CommandError, DataError

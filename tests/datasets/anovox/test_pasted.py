@@ -152,7 +152,7 @@ def test_the_same_places_for_every_sensor(cache):
     table = build_table(find_scenarios(tiny_sample()), "pasted", **cache)
     rows = np.flatnonzero(table.labels == 0)[:3]
     parts = [
-        AnoVoxDataset(table, rows, (64, 96), 200, pasting=Pasting("test", 2, sensors), **cache)
+        AnoVoxDataset(table, rows, (64, 96), 200, pasting=Pasting("test", 2, (sensors,)), **cache)
         for sensors in SENSORS
     ]
     places = [[source.paste.centre for source in part.sources[1::2]] for part in parts]

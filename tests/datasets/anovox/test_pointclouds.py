@@ -5,9 +5,8 @@ import contextlib
 import numpy as np
 import pytest
 
-from datasets.anovox.frame import read_points
 from datasets.anovox.palettes import point_classes
-from datasets.anovox.pointclouds import decompress
+from datasets.anovox.pointclouds import decompress, read_points
 from utils.run.errors import DataError
 
 KINDS = {"f4": "F", "u4": "U", "u1": "U", "u2": "U", "f8": "F"}

@@ -16,9 +16,10 @@ from datasets.anovox import check, palettes
 from datasets.anovox.archives import unpack
 from datasets.anovox.check import check_frames
 from datasets.anovox.files import IMAGES, SCANS, ScenarioFiles, _frames_in, find_scenarios
-from datasets.anovox.frame import Frame, read_points
+from datasets.anovox.frame import Frame
 from datasets.anovox.labels import build_table, unlabelled_table
 from datasets.anovox.palettes import ANOVOX, CARLA, find_palette, point_classes, read_class_image
+from datasets.anovox.pointclouds import read_points
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
 from utils.run.errors import CommandError, DataError
 
