@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox import archives
-from datasets.anovox.poses import apart, find_sensor, pose_of, projection_matrix, turn_of
+from datasets.anovox.poses import FRONT, apart, find_sensor, pose_of, projection_matrix, turn_of
 from datasets.images import CLUTTER, read_image_size
 from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_json
@@ -272,18 +272,16 @@ def _choose(
 
 def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
     """Set projection and turn from sensor_setup.json; without it, from the poses in the names of the folders
-    and fov 90; if one names none, assume one common pose."""
+    and fov 90. A sensor without a pose is assumed to be where the other one is."""
     path, images = scenario.path / "sensor_setup.json", scenario.files["image"]
     for frame in sorted(images):  # the first readable header; if none is, reading the images fails
         with contextlib.suppress(DataError):
             scenario.image_size = read_image_size(images[frame])
             break
-    named = ((name, pose_of(name, {})) for name in map(scenario.folders.get, ("image", "points")))
-    poses = {name: {"location": pose[:3], "rotation": pose[3:]} for name, pose in named if pose}
-    known = setup or (poses if len(poses) == 2 else {})
     try:
-        camera = find_sensor(known, "RGB-CAM", scenario.folders.get("image"), path)
-        lidar = find_sensor(known, "LIDAR", scenario.folders.get("points"), path)
+        lidar = find_sensor(setup, "LIDAR", scenario.folders.get("points", ""), path)
+        camera = find_sensor(setup, "RGB-CAM", scenario.folders["image"], path) or lidar or FRONT
+        lidar = lidar or camera
         options = camera | camera.get("args", {})
         fov = float(options.get("camera_fov", options.get("fov", 90)))
         if not 5 <= fov < 180:

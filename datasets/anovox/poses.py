@@ -15,14 +15,15 @@ from utils.run.errors import DataError
 FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}  # pose assumed for a sensor without one
 
 
-def find_sensor(setup: dict, sensor_type: str, folder: str | None, path: Path) -> dict:
-    """A folder's entry in sensor_setup.json: by its name, else by its pose, else the only one of its type."""
-    if not setup or folder is None:
-        return FRONT
+def find_sensor(setup: dict, sensor_type: str, folder: str, path: Path) -> dict | None:
+    """A folder's entry in sensor_setup.json: by its name, else by its pose, else the only one of its type.
+    Without the file, the pose in its name; None if it names none, or there is no folder ("")."""
+    pose = pose_of(folder, {})
+    if not (setup and folder):
+        return pose and {"location": pose[:3], "rotation": pose[3:]}
     if isinstance(setup.get(folder), dict):
         return setup[folder]
     entries = [e for e in setup.values() if isinstance(e, dict) and e.get("sensor_type") == sensor_type]
-    pose = pose_of(folder, {})
     in_pose = [e for e in entries if pose == [*e.get("location", ()), *e.get("rotation", ())]]
     if found := next((found for found in (in_pose, entries) if len(found) == 1), None):
         return found[0]
