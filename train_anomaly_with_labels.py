@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets.anovox.flags import add_data_arguments, check_anomaly_flags
+from datasets.anovox.flags import add_data_arguments
 from models.backbones import BACKBONES
 from utils.run import arguments
 from utils.run.script import run_script
@@ -63,8 +63,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser, epochs=10, batch_size=8, learning_rate=1e-3, weight_decay=0.0, patience=10
     )
     args = arguments.parse_arguments(parser, argv)
-    if args.resume in (None, "auto"):
-        check_anomaly_flags(parser.error, args)
+    if args.resume not in (None, "auto"):
+        return args
+    given = f"--weights {args.weights}"
+    if args.weights != "none" and args.modality == "lidar":
+        parser.error(f"{given}: --modality lidar has no image encoder; leave one of them out")
+    if args.weights != "none" and args.image_encoder == "cnn":
+        parser.error(f"{given}: the encoder cnn has no pretrained weights; add --image_encoder resnet18")
+    if args.freeze_encoder and args.weights == "none":
+        remedy = "add --image_encoder resnet18 --weights imagenet"
+        parser.error(f"--freeze_encoder: there are no weights to keep; {remedy}")
     return args
 
 

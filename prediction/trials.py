@@ -78,7 +78,7 @@ def judge_pastes(
     for sensors in SENSORS:
         part = AnoVoxDataset(
             frames, chosen, image_size=tuple(args.image_size), max_points=args.max_points, seed=args.seed,
-            pasting=Pasting("test", copies, sensors), truth=False, **cache,
+            pasting=Pasting("test", copies, (sensors,)), truth=False, **cache,
         )  # fmt: skip
         scores[sensors] = alarm_scores(trained, part).reshape(-1, 2).T
         for counter in (count_edges, count_raised):

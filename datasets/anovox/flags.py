@@ -4,7 +4,6 @@ Imports neither torch nor numpy, so that --help and mistyped flags answer at onc
 """
 
 import argparse
-from collections.abc import Callable
 
 from utils.run import arguments
 
@@ -41,15 +40,3 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image_size", action=arguments.ImageSize, default=[128, 192], help="image size in pixels")
     add("--max_points", type=arguments.positive_int, default=1024, help="points per frame, real scans: 4096")
     # fmt: on
-
-
-def check_anomaly_flags(error: Callable[[str], None], args: argparse.Namespace) -> None:
-    """Call parser.error for flags of the anomaly task that contradict each other or have no effect."""
-    given = f"--weights {args.weights}"
-    if args.weights != "none" and args.modality == "lidar":
-        error(f"{given}: --modality lidar has no image encoder; leave one of them out")
-    if args.weights != "none" and args.image_encoder == "cnn":
-        error(f"{given}: the encoder cnn has no pretrained weights; add --image_encoder resnet18")
-    if args.freeze_encoder and args.weights == "none":
-        remedy = "add --image_encoder resnet18 --weights imagenet"
-        error(f"--freeze_encoder: there are no weights to keep; {remedy}")

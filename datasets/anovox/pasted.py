@@ -35,13 +35,12 @@ class Pasting:
     copies: every frame appears 2 * `copies` times, alternately unchanged and with an object.
     share: instead, every frame appears unchanged with its own label, and this share of the normal frames
     appears once more with an object.
-    sensors: which sensors see the object, one of SENSORS; None = drawn from those of `modality`.
+    sensors: some of SENSORS, from which is drawn which sensors see the object; without a scan, the first.
     """
 
     part: str
     copies: int = 1
-    sensors: str | None = None
-    modality: str = "both"
+    sensors: tuple[str, ...] = SENSORS
     share: float = 0.0
 
 
@@ -80,14 +79,11 @@ class PastedFrame(Frame):
     @cached_property
     def paste(self) -> Paste | None:
         """The pasted object, None in an unchanged copy."""
-        pasting = self.pasting
         if self.copy % 2 == 0:
             return None
         scan = super().scan() if self.path("points") else None
-        allowed = {"both": SENSORS, "lidar": ("both", "lidar")}.get(pasting.modality, ("both",))
-        if pasting.sensors or scan is None:
-            allowed = (pasting.sensors or "both",)
-        return draw_paste(scan, self.scenario.projection, self.seeds, pasting.part, allowed)
+        allowed = self.pasting.sensors if scan is not None else self.pasting.sensors[:1]
+        return draw_paste(scan, self.scenario.projection, self.seeds, self.pasting.part, allowed)
 
     def image(self) -> np.ndarray:
         return self._pasted()[0] if self.paste else super().image()
