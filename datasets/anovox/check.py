@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from datasets.anovox.dataset import OUTSIDE, project
-from datasets.anovox.files import ENDINGS, ScenarioFiles
+from datasets.anovox.files import SENSORS, ScenarioFiles
 from datasets.anovox.frame import NEIGHBOUR, Frame, Region
 from datasets.anovox.labels import name_sensor
 from datasets.anovox.palettes import PALETTES, SKY
@@ -26,7 +26,7 @@ def check_frames(
     """Lines that describe the sensors of a data set; then one DataError that lists every broken file and the
     problems `found` earlier."""
     problems = [problem.splitlines()[0] for problem in found]
-    for sensor in ENDINGS:
+    for sensor in SENSORS:
         ids, endings, unread = Counter(), Counter(), Counter()
         for scenario in scenarios:
             files = scenario.files[sensor]

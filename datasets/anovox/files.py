@@ -34,13 +34,16 @@ from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_json
 from utils.run.log import LOG
 
-LAYOUTS = {
-    "current": ("RGB-CAM", "LIDAR", "SEMANTIC-CAM", "SEMANTIC-LIDAR", "VOXEL_GRID", "ANOMALY"),
-    "legacy": ("RGB_IMG", "PCD", "SEMANTIC_IMG", "SEMANTIC_PCD", "VOXEL_GRID", "ANOMALY"),
-}
 IMAGES, SCANS = ("png", "jpg", "jpeg"), ("npy", "pcd", "ply", "bin")
-ENDINGS = {"image": IMAGES, "points": SCANS, "semantic_image": ("png",), "semantic_points": SCANS,
-           "voxels": ("npy",), "anomaly": ("csv",)}  # fmt: skip
+# How the names of a sensor's folders begin (see plain), and the endings of its files
+SENSORS = {
+    "image": (("RGB-CAM", "RGB-IMG"), IMAGES),
+    "points": (("LIDAR", "PCD"), SCANS),
+    "semantic_image": (("SEMANTIC-CAM", "SEMANTIC-IMG"), ("png",)),
+    "semantic_points": (("SEMANTIC-LIDAR", "SEMANTIC-PCD"), SCANS),
+    "voxels": (("VOXEL-GRID",), ("npy",)),
+    "anomaly": (("ANOMALY",), ("csv",)),
+}
 NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
 KINDS = (NORMALITY, "STATIC", "SUDDEN_BREAKING_OF_VEHICLE_AHEAD")
 DEPTH = 4  # levels below the given root that are searched for scenarios
@@ -52,11 +55,10 @@ class ScenarioFiles:
 
     name: str
     path: Path
-    layout: str = "current"  # one of LAYOUTS
     kind: str = UNKNOWN_KIND  # NORMALITY, STATIC, SUDDEN_BREAKING_OF_VEHICLE_AHEAD or unknown
     town: str = "unknown"
     weather: str = "unknown"
-    files: dict[str, dict[int, Path]] = field(default_factory=lambda: {sensor: {} for sensor in ENDINGS})
+    files: dict[str, dict[int, Path]] = field(default_factory=lambda: {sensor: {} for sensor in SENSORS})
     folders: dict[str, str] = field(default_factory=dict)  # sensor -> name of the chosen folder
     unread: dict[str, Counter] = field(default_factory=dict)  # sensor -> ending -> files not read
     image_size: tuple[int, int] | None = None  # width, height of its first image
@@ -90,9 +92,9 @@ def find_scenarios(
 
     `camera`: part of the name of the camera to use; default: the front camera. `images_alone`: if there is no
     scenario, a folder of images, or a single image, counts as one. `cache`: cache_dir and limit_gb for
-    archives. CommandError for a wrong path or camera. DataError if there is no scenario, two share a name, or
-    the layouts are mixed. Broken scenarios raise one DataError; with `problems`, their errors are appended to
-    it and the other scenarios are returned.
+    archives. CommandError for a wrong path or camera. DataError if there is no scenario, or two share a name.
+    Broken scenarios raise one DataError; with `problems`, their errors are appended to it and the other
+    scenarios are returned.
     """
     given, top = Path(root).resolve(), archives.unpack(Path(root), **cache)
     if images_alone and given.is_file() and given.suffix[1:].lower() in IMAGES:
@@ -130,9 +132,6 @@ def find_scenarios(
     if configured and lost:
         known = f"type and town are unknown: {some(lost, 2)} (there is {min(configured)})"
         LOG.warning(f"{len(lost)} of {len(scenarios)} scenarios are in no configuration, so that {known}")
-    if len(layouts := {scenario.layout: str(scenario.path) for scenario in scenarios}) > 1:
-        mixed = f"{root} mixes both AnoVox layouts, which code labels differently"
-        raise DataError(f"{mixed}: {' and '.join(layouts.values())}\nGive the folder of one of them.")
     return scenarios
 
 
@@ -140,7 +139,7 @@ def _walk(folder: Path, depth: int, cache: dict, top: bool = True) -> Iterator[P
     """Scenario folders and configuration files below a folder. top: it was given, or unpacked; named
     Scenario_..., it may still only contain the scenario's folder."""
     configuration = folder.name == "Scenario_Configuration_Files"
-    if not configuration and folder.name.startswith("Scenario_") and (_layouts_of(folder) or not top):
+    if not configuration and folder.name.startswith("Scenario_") and (_has_sensors(folder) or not top):
         yield folder
     elif configuration or depth < DEPTH:
         hidden = (".", "__MACOSX", archives.PLACE)  # files of macOS; our cache
@@ -173,34 +172,32 @@ def _read_configuration(path: Path) -> dict[str, dict]:
     return known
 
 
-def _layouts_of(folder: Path) -> list[str]:
-    names = [_plain(entry.name) for entry in folder.iterdir() if entry.is_dir()]
-    starts = {layout: tuple(map(_plain, sensors[:2])) for layout, sensors in LAYOUTS.items()}
-    return [layout for layout, start in starts.items() if any(name.startswith(start) for name in names)]
+def _has_sensors(folder: Path) -> bool:
+    starts = SENSORS["image"][0] + SENSORS["points"][0]
+    return any(plain(entry.name).startswith(starts) for entry in folder.iterdir() if entry.is_dir())
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A folder's name however it is written: AnoVox itself has both SEMANTIC-CAM and DEPTH_CAM."""
     return name.upper().replace("_", "-")
 
 
 def _open_scenario(folder: Path, configured: dict, camera: str | None) -> ScenarioFiles:
     folders = sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=lambda entry: entry.name)
-    layouts = _layouts_of(folder)
-    if len(layouts) != 1:
-        what = "folders of both AnoVox layouts" if layouts else "no RGB-CAM..., LIDAR..., RGB_IMG or PCD"
+    if not _has_sensors(folder):
         listed = some((entry.name for entry in folders), 6) or "none"
-        raise DataError(f"{folder}: {what}; found {listed}.\nName them so, unpack it again, or remove it.")
+        what = f"no RGB-CAM..., LIDAR..., RGB_IMG or PCD; found {listed}"
+        raise DataError(f"{folder}: {what}.\nName them so, unpack it again, or remove it.")
     known = configured.get(folder.name.removeprefix("Scenario_"), {})
-    scenario = ScenarioFiles(folder.name, folder, layouts[0], **known)
+    scenario = ScenarioFiles(folder.name, folder, **known)
     path = folder / "sensor_setup.json"
     setup = read_json(path, dict, DataError) if path.exists() else {}
-    for sensor, prefix in zip(ENDINGS, LAYOUTS[layouts[0]], strict=True):
-        pattern = re.compile(_plain(prefix) + r"([^A-Z].*)?")
-        if candidates := [entry for entry in folders if pattern.fullmatch(_plain(entry.name))]:
+    for sensor, (names, endings) in SENSORS.items():
+        pattern = re.compile(rf"({'|'.join(names)})([^A-Z].*)?")
+        if candidates := [entry for entry in folders if pattern.fullmatch(plain(entry.name))]:
             chosen = _choose(sensor, candidates, camera, scenario.folders, setup)
             scenario.folders[sensor] = chosen.name
-            files, unread = _frames_in(chosen.iterdir(), ENDINGS[sensor])
+            files, unread = _frames_in(chosen.iterdir(), endings)
             partner = scenario.folders.get(sensor.removeprefix("semantic_"), "")
             both = setup if {partner, chosen.name} <= setup.keys() else {}  # else by their names
             if apart(pose_of(partner, both), pose_of(chosen.name, both)) > 0.01:  # classes of another view

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.files import IMAGES, LAYOUTS, NORMALITY, SCANS, ScenarioFiles
+from datasets.anovox.files import IMAGES, NORMALITY, SCANS, SENSORS, ScenarioFiles, plain
 from datasets.anovox.frame import UNKNOWN, Frame, Region, cached_results
 from utils.run.errors import DataError, some
 from utils.run.log import LOG
@@ -164,11 +164,11 @@ def _warn_of_counters(scenarios: list[ScenarioFiles]) -> None:
 
 
 def _name_sensors(scenarios: list[ScenarioFiles]) -> list[str]:
-    """The chosen folders of camera and LiDAR, without hashes, unless the layout has only one of each."""
-    chosen, plain = set(), sum(LAYOUTS.values(), ())
+    """The chosen folders of camera and LiDAR, without hashes, unless their names say nothing more."""
+    chosen, kinds = set(), SENSORS["image"][0] + SENSORS["points"][0]
     for scenario in scenarios:
         names = [name for sensor in ("image", "points") if (name := scenario.folders.get(sensor))]
-        if not {*names} <= {*plain, scenario.name}:
+        if not {*map(plain, names)} <= {*kinds, plain(scenario.name)}:
             chosen.add(" and ".join(map(name_sensor, names)))
     return [f"sensors: {names}" for names in sorted(chosen)]
 

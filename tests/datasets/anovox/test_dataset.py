@@ -338,8 +338,13 @@ def test_wrong_paths(tmp_path, cache):
     shutil.rmtree(tmp_path / "data" / "AnoVox_again")
     renamed = scenario_folders(tmp_path / "data")[0]
     renamed.rename(renamed.with_name("Scenario_legacy"))
-    with pytest.raises(DataError, match="mixes both AnoVox layouts"):
-        find_scenarios(tmp_path / "data")
+    both = build_table(find_scenarios(tmp_path / "data"), **cache)
+    whole = build_table(find_scenarios(tiny_sample()), **cache)
+    assert len(both.scenarios) == 3  # ids here, colours there: told by each file
+    for name in {*both.scenario} & {*whole.scenario}:
+        assert np.array_equal(
+            both.anomalous_pixels[both.scenario == name], whole.anomalous_pixels[whole.scenario == name]
+        )
 
 
 def test_of_several_cameras_the_front_one_is_taken(tmp_path, cache):
