@@ -50,7 +50,9 @@ MOT = ("frame", "id", "x", "y", "w", "h")
 KITTI = ("frame", "id", "class", "truncated", "occluded", "alpha", "x1", "y1", "x2", "y2")
 # Text without a header: the format and its columns, by the position of the first cell that is not a number.
 TEXTS = {None: ("MOT", MOT), 0: ("KITTI detections", KITTI[2:]), 2: ("KITTI tracks", KITTI)}
+IMAGE = re.compile(r"[0-9][^0-9]*\.(jpe?g|png|bmp|tiff?|webp)$", re.IGNORECASE)
 FILM = re.compile(r"\.(mp4|avi|mov|mkv|m4v|webm)$", re.IGNORECASE)
+DECIMAL_COMMA = re.compile(r"[-+]?[0-9]*,[0-9]+")
 FORMS = ("labels or detections JSON of JRDB, COCO JSON, MOT or KITTI text, or CSV with frame,id,x,y,w,h (x, "
          "y: upper left corner; id optional) or frame,id,x1,y1,x2,y2, in UTF-8")  # fmt: skip
 
@@ -95,6 +97,8 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     if form == "KITTI tracks" and backwards.mean() > 0.5:
         form, corners = f"{form} with widths and heights", False
     if corners:
+        if size and (table[["w", "h"]].max().to_numpy() > size).any():
+            size = None  # that of a box, not of the image
         table["w"], table["h"] = table["w"] - table["x"], table["h"] - table["y"]
     folder = path.parent.relative_to(given).as_posix().removeprefix(".") if given.is_dir() else ""
     numbers = {frame_number(whole(frame)) for frame in table["frame"].unique()}
@@ -138,7 +142,7 @@ def jrdb_rows(frames: dict[str, list], path: Path) -> Iterator[tuple]:
             if not isinstance(record, dict):
                 raise ValueError(f"frame {key}: not the record of a person: {str(record)[:40]}")
             person = name_of(record.get("label_id"))
-            place, kind = f"{path}: frame {key}, {person or 'no id'}", person.rpartition(":")[0] or None
+            place, kind = f"{path}: frame {key}, {person or 'no id'}", kind_of(person) if person else None
             yield "", key, person, record.get("box"), place, kind
 
 
@@ -181,14 +185,15 @@ def track_of(entry: dict) -> str:
 
 
 def text_rows(text: str, path: Path) -> Content:
-    """`parse` for lines of cells, with a header (column names as in NAMES and BOXES) or without."""
+    """`parse` for lines of cells, with a header (column names as in NAMES and BOXES) or without. If columns
+    width and height beside two corners are the same in every row, they are the size of the panorama."""
     lines = [line.rstrip(" ,;\t") for line in text.splitlines()]
     first = next(filter(None, lines))
     separator = next((mark for mark in ";\t," if mark in first), " ")
-    if separator != ",":
-        lines = [line.replace(",", ".") for line in lines]  # of decimals
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
     rows = [(f"line {reader.line_num}", [cell.strip() for cell in cells]) for cells in reader if cells]
+    for _, cells in rows if separator != "," else ():
+        cells[:] = [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells]
     form, names = recognise([cells for _, cells in rows], first)
     if form == "CSV":
         rows = rows[1:]
@@ -198,13 +203,18 @@ def text_rows(text: str, path: Path) -> Content:
     used = {kind: next(filter(names.count, known), None) for kind, known in NAMES.items()}
     box = next((columns for columns in BOXES if {*columns} <= {*names}), ["x", "y", "w", "h"])
     if form == "CSV":
+        films = [name for name in names if name and any(map(FILM.search, cells[name]))]
+        if films and not used["sequence"]:
+            raise ValueError(f"{films[0]} names films: call it sequence, and count their frames in `frame`")
+        for name in filter(cells.get, NAMES["frame"]):  # the image's name rather than a count of the images
+            frames, files = cells[used["frame"]], cells[name]
+            one_each = len({*frames}) == len({*files}) == len({*zip(frames, files, strict=True)})
+            if one_each and all(map(IMAGE.search, files)):
+                used["frame"] = name
         needed = used["frame"] or "frame", *box, *filter(None, [used["id"]])
         if wrong := [name for name in needed if names.count(name) != 1]:
             what = "several columns" if {*wrong} <= {*names} else "no column"
             raise ValueError(f"{what} {', '.join(wrong)} in {first.strip()[:80]}")
-        films = [name for name in names if name != used["sequence"] and any(map(FILM.search, cells[name]))]
-        if films:
-            raise ValueError(f"{films[0]} names films: call it sequence, and count their frames in `frame`")
         typed = [name for name in names if name and any(map(is_person, cells[name]))]
         if typed and used["class"] not in typed:  # their column may have another name
             used["class"] = typed[0]
@@ -223,10 +233,17 @@ def text_rows(text: str, path: Path) -> Content:
         form = "MOT with labels.txt"
     boxes = map(list, zip(*(cells[name] for name in box), strict=True))
     places = [f"{path}: {line}" for line, _ in rows]
-    pairs = zip(column["sequence"], name_videos(column["camera"]), strict=True)
+    videos = column["sequence"]
+    if any(map(FILM.search, videos)):
+        videos = name_folders([FILM.sub("/", video) for video in videos])
+    pairs = zip(videos, name_videos(column["camera"]), strict=True)
     sequences = ["/".join(filter(None, pair)) for pair in pairs]
     found = list(zip(sequences, column["frame"], ids, boxes, places, kinds, strict=True))
-    return Content(form, found, corners=not box[-1].endswith(("h", "height")))
+    corners, size = not box[-1].endswith(("h", "height")), None
+    if corners and {"width", "height"} <= {*names}:
+        sides = {*zip(map(whole, cells["width"]), map(whole, cells["height"]), strict=True)}
+        size = tuple(map(int, min(sides))) if len(sides) == 1 and all(map(str.isdigit, min(sides))) else None
+    return Content(form, found, corners, size)
 
 
 def recognise(rows: list[list[str]], first: str) -> tuple[str, list[str]]:
@@ -256,6 +273,11 @@ def is_whole(cell: str) -> bool:
 
 def is_person(kind: str) -> bool:
     return kind.strip().lower() in PERSON_TYPES
+
+
+def kind_of(person: str) -> str:
+    """The class in an id of JRDB such as car:5; a bare id is a pedestrian's."""
+    return person.rpartition(":")[0] or "pedestrian"
 
 
 def people_in(kinds: set[str], form: str, classes: tuple) -> set[str]:

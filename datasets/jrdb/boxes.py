@@ -47,6 +47,7 @@ def read_boxes(
     parts = [read_rows(path, boxes, problems) for path in files]
     problems.raise_any()
     rows = pandas.concat(parts, ignore_index=True)
+    rows["frame"] = rows["frame"].map(whole)
     for (name, _), files in rows.groupby(["sequence", "frame"])["file"].unique().items():
         if len(files) > 1:
             remedy = "they hold the same frames: rename them, or pass one file, or the folder of one kind"
@@ -112,7 +113,6 @@ def read_sequence(
     """One sequence, people sorted by frame number and id, without groups or annotated pairs. boxes_size:
     (width, height) of the panorama they refer to, None if neither the file nor --boxes_size gives it."""
     before = problems.count
-    rows = rows.assign(frame=rows["frame"].map(whole))
     frames = number_frames(rows.drop_duplicates("frame").set_index("frame")["where"].to_dict(), problems)
     named = {number: f"{number:06d}.jpg" if name.isdigit() else PureWindowsPath(name).name
              for number, name in frames.items()}  # fmt: skip
@@ -121,7 +121,7 @@ def read_sequence(
         return None
 
     images = panorama_size(folder, images, boxes_size, args)
-    rows["frame"] = rows["frame"].map({name: k for k, name in enumerate(frames.values())})
+    rows = rows.assign(frame=rows["frame"].map({name: k for k, name in enumerate(frames.values())}))
     rows = rows.dropna(subset="id")
     rows = rows.assign(length=rows["id"].str.len()).sort_values(["frame", "length", "id"])  # natural_order
     people = [Person(row.frame, row.id, row.box, row.where) for row in rows.itertuples()]

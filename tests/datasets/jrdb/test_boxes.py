@@ -1,5 +1,6 @@
 """Boxes of detectors and trackers: the same people out of every form they come in."""
 
+import io
 import json
 from argparse import Namespace
 
@@ -298,6 +299,44 @@ def test_classes_of_cvats_mot_are_those_of_its_labels(tmp_path, read):
         assert len(sequence.boxes) == 4 and "4 boxes, MOT with labels.txt; left out: 1 of class car" in said
 
 
+def test_the_name_of_an_image_counts_more_than_a_number_beside_it(tmp_path, read):
+    table = pandas.read_csv(io.StringIO(csv("frame,id,x,y,w,h"))).assign(frame=[0, 0, 1, 1])
+    for name, image in {"a": "{:06d}.jpg", "b": "crop_{:06d}_{}.jpg"}.items():
+        names = [image.format(5 * frame, k) for k, frame in enumerate(table["frame"])]
+        table.assign(file_name=names).to_csv(tmp_path / name, index=False)
+        (sequence,), *_ = read(tmp_path, tmp_path / name)
+        assert sequence.times.tolist() == {"a": [0, 5], "b": [0, 1]}[name]
+
+
+def test_films_are_sequences_without_their_folder_and_ending(tmp_path, read):
+    rows = "/data/hall.mp4,0,1,2,30,40\n/data/lab.mp4,0,1,2,30,40\n"
+    for header in ("sequence", "video"):
+        (tmp_path / "boxes.csv").write_text(f"{header},frame,x,y,w,h\n{rows}")
+        assert [sequence.name for sequence in read(tmp_path, tmp_path / "boxes.csv")[0]] == ["hall", "lab"]
+    (tmp_path / "boxes.csv").write_text("video,sequence,frame,x,y,w,h\na.mp4,hall,0,1,2,30,40\n")
+    assert [sequence.name for sequence in read(tmp_path, tmp_path / "boxes.csv")[0]] == ["hall"]
+
+
+def test_a_comma_in_a_name_is_not_a_decimal_comma(tmp_path, read):
+    (tmp_path / "boxes.csv").write_text("sequence;frame;x;y;w;h\nhall,2019;0;1,5;2;30;40\n")
+    (sequence,), *_ = read(tmp_path, tmp_path / "boxes.csv")
+    assert sequence.name == "hall,2019" and sequence.boxes.tolist() == [[1.5, 2, 30, 40]]
+
+
+def test_two_files_may_not_hold_the_same_frame_however_it_is_written(tmp_path, read):
+    for name, frame in {"a": "1", "b": "1.0"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"sequence,frame,x,y,w,h\nhall,{frame},1,2,30,40\n")
+    with pytest.raises(DataError, match="several files of sequence hall"):
+        read(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(("one", "other", "people"), [("track:1", "track:2", 2), ("1", "car:2", 1)])
+def test_people_are_recognised_by_their_ids(tmp_path, read, one, other, people):
+    records = [{"label_id": k, "box": [x, 50, 60, 150]} for x, k in ((10, one), (300, other))]
+    (tmp_path / "hall.json").write_text(json.dumps({"labels": {"000000.jpg": records}}))
+    assert len(read(tmp_path, tmp_path / "hall.json")[0][0].boxes) == people
+
+
 def test_kitti_detections_of_jrdbs_toolkit_have_a_column_more(tmp_path, read):
     rows = "Pedestrian 0 1 120 -1.57 {} 1.7 0.5 0.5 2 1 5 0.3 1\n"
     (tmp_path / "000015.txt").write_text(rows.format("100 150 160 300") + rows.format("-1 -1 -1 -1"))
@@ -430,6 +469,20 @@ def test_a_coco_size_that_is_no_size_is_unknown(tmp_path, read, unknown):
     assert (sequence.width, sequence.height) == (3760, 480)
     Image.new("RGB", (3760, 480)).save(tmp_path / "IMG_0000.jpg")
     assert np.array_equal(read(tmp_path, tmp_path / "coco.json")[0][0].boxes, sequence.boxes)
+
+
+def test_width_and_height_beside_corners_may_be_the_images(tmp_path, read):
+    Image.new("RGB", (3760, 480)).save(tmp_path / "000000.jpg")
+    (tmp_path / "boxes.csv").write_text(
+        "filename,width,height,xmin,ymin,xmax,ymax\n0.jpg,1880,240,9,50,40,130\n"
+    )
+    with pytest.raises(DataError, match="image is 3760x480, the boxes are for 1880x240"):
+        read(tmp_path, tmp_path / "boxes.csv")
+    (tmp_path / "boxes.csv").write_text(
+        "filename,width,height,xmin,ymin,xmax,ymax\n0.jpg,31,80,9,50,40,130\n"
+    )
+    (sequence,), *_ = read(tmp_path, tmp_path / "boxes.csv")
+    assert sequence.boxes.tolist() == [[9, 50, 31, 80]]
 
 
 def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):

@@ -141,6 +141,12 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     assert "s: many interactions with nobody of the frame: are `pair` and `label_id` written" in caplog.text
 
 
+@pytest.mark.parametrize(("ids", "people"), [(["track:1", "ped:2"], 2), (["1", "car:2"], 1)])
+def test_ids_of_people_may_have_another_prefix(tmp_path, ids, people):
+    records = [person(1, BOX) | {"label_id": ids[0]}, person(2, [50, 20, 30, 60]) | {"label_id": ids[1]}]
+    assert len(read(write_labels(tmp_path, "s", {FRAME: records})).boxes) == people
+
+
 def test_sequences_without_interactions_among_others_are_told(tmp_path, caplog):
     """Such as files of JRDB-Act beside those of JRDB-Social, whose pairs are not known."""
     path = write_labels(tmp_path, "social", crowd(1))
