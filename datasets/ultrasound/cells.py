@@ -74,7 +74,8 @@ def read_age(
     if is_missing(f"{age:g}", missing):
         return math.nan, False
     if thousands and isinstance(cell, str) and re.fullmatch(r"\d+\.\d+", text):
-        raise ValueError(f"the point may separate thousands: write whole {unit} without it")
+        remedy = f"write whole {unit} without it, and others with one or two decimals"
+        raise ValueError(f"the point may separate thousands: {remedy}")
     oldest = OLDEST.get(unit, math.inf)
     if not math.isfinite(age) or not 0 <= age <= oldest:
         known = f" (0 to {oldest:g})" if oldest < math.inf else ""

@@ -70,11 +70,14 @@ def mostly_dicom(folder: Path) -> bool:
 def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
     """A table made of the DICOM headers of a folder: a row per file."""
     rows, problems = {}, AgeProblems()
-    for path in list_images(folder)[0]:
-        key = _relative(path, folder)
+    keys = {_relative(path, folder): path for path in list_images(folder)[0]}
+    for key, path in keys.items():
         try:
             header = read_dicom_header(path)
-            rows[key] = [key, *(header.get(name) or None for name in HEADER)]
+            if header.get("PatientID"):
+                rows[key] = [key, *(header.get(name) or None for name in HEADER)]
+            else:
+                problems.add("bad_ids", key, "PatientID is empty")
         except DataError as error:
             problems.add("unreadable_images", key, str(error).splitlines()[0].removeprefix(f"{path}: "))
     problems.advice["bad_ages"] = "a table of ids and ages can stand for the headers: --excel_path"
@@ -82,7 +85,7 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
     cells = pd.DataFrame.from_dict(rows, orient="index", columns=[*names], dtype=object)
     asked = {"file": "File", "id": "ID", "age": "Age"}
     table = read_rows(Sheet(f"{folder}, DICOM headers", cells, 0, asked, names, {}, [], problems), args)
-    table.left_out.update(key for _, key in problems.found.get("unreadable_images", ()))
+    table.left_out.update(keys.keys() - {*table.rows.index})
     return table
 
 

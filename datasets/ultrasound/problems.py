@@ -47,7 +47,7 @@ class AgeProblems:
         """
         found = {k: counted(len(self.found[k]), text) for k, text in PROBLEMS.items() if k in self.found}
         if refused := [kind for kind in found if kind not in self.exclude]:
-            advice = {kind: f" ({text})" for kind, text in (ADVICE | self.advice).items()}
+            advice = {kind: f" ({text})" for kind, text in (ADVICE | self.advice).items() if text}
             lines = [f"{found[k]}: {describe(self.found[k])}{advice.get(k, '')}" for k in refused]
             if images.subject.nunique() > 2:
                 typed = [kind for kind in PROBLEMS if kind in refused or kind in self.exclude]

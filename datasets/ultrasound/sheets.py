@@ -44,6 +44,7 @@ OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 ENGINES = {"content.xml": "odf", "xl/workbook.xml": "openpyxl"}
 OTHERS = {"xlrd": ("an old .xls workbook", "xlrd"), "odf": ("an OpenDocument sheet (.ods)", "odfpy")}
 # The namespaces of strict Open XML, and the usual ones, which openpyxl expects.
+HIDDEN_ROW = rb'<(?:\w+:)?row\b(?=[^>]*\shidden="(?:1|true)")[^>]*\sr="(\d+)"'
 STRICT, USUAL = rb"http://purl\.oclc\.org/ooxml/(\w+)/", rb"http://schemas.openxmlformats.org/\1/2006/"
 
 
@@ -215,7 +216,16 @@ def _read_workbook(
             typed = read(chosen, MAX_ROWS + 1, io=io.BytesIO(content), **how)
             formulas = typed.map(lambda cell: isinstance(cell, str) and cell.startswith("="))
             cells = typed.where(cells.isna() & formulas, cells)
-    return chosen, _labelled(cells)
+        cells = _labelled(cells)
+        if chosen in hidden:
+            notes.append(f"{path.name}: sheet {chosen} is hidden")
+        if known:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                # openpyxl does not tell this to those who only read
+                found = re.findall(HIDDEN_ROW, archive.read(known[chosen]._worksheet_path))
+            if count := len({*map(int, found)}.intersection(cells.index)):
+                notes.append(f"{where}: {count} hidden rows are read too")
+    return chosen, cells
 
 
 def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:

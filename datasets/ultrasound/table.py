@@ -81,11 +81,24 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     left_out = keys - set(usable.index)
     _warn_of_parts(usable.groupby("subject").age.mean(), sheet.where)
-    alike = [other for other in sheet.names.values() if re.sub(r"\d+", "", other) == re.sub(r"\d+", "", name)]
-    if len(alike) > 1 and not {"visit", "file"} & at.keys():
-        what = f"of the columns {' and '.join(map(repr, alike))} only {name!r} is read: is it the age in all"
-        LOG.warning(f"{sheet.where}: {what} images? Else write a row per visit (--visit_column)")
+    if {"visit", "file"} & at.keys():
+        advice = "name each visit once, each image with its folders, as in S1/1.png"
+        problems.advice["duplicate_ids"] = advice
+    elif others := [other for other in sheet.names.values() if _is_other_age(other, name)]:
+        what = f"of the columns {' and '.join(map(repr, [name, *others]))} only {name!r} is read"
+        remedy = "is it the age in all images? Else write a row per visit (--visit_column)"
+        LOG.warning(f"{sheet.where}: {what}: {remedy}")
     return AgeTable(sheet.where, usable, left_out, problems, by_file="file" in at)
+
+
+def _is_other_age(other: str, name: str) -> bool:
+    """Whether one word tells a column from the one of ages: Age 2015 and Age 2021, V1 age and V2 age."""
+    words, own = (
+        {*map(str.casefold, re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z]|\d{4})", text))} for text in (other, name)
+    )
+    new = words - own
+    same = any(re.search(USUAL["age"], word) for word in words & own)
+    return same and len(new) == len(own - words) == 1 and not named_unit(min(new))
 
 
 def _parse_rows(
@@ -94,7 +107,7 @@ def _parse_rows(
     """number, key and PERSON of each row with an id; the age is NaN if it is unusable."""
     unit, codes = args.target_unit, args.missing_values
     written = [cell.strip() for cell in body[at["age"]] if isinstance(cell, str)]
-    found, converted, spelling = [], 0, cells.find_spelling(written, unit)
+    found, unusable, converted, spelling = [], [], 0, cells.find_spelling(written, unit)
     for number, values in zip(body.index, body[list(at.values())].to_numpy(), strict=True):
         cell, age, role = dict(zip(at, values, strict=True)), math.nan, "id"
         try:
@@ -118,6 +131,7 @@ def _parse_rows(
             except ValueError as error:
                 place = f"row {number}, column {at['age']} (subject {subject}){_show(cell['age'])}"
                 problems.add("bad_ages", place, str(error))
+                unusable.append(cell["age"])
         bmi = cells.bmi_class(cell.get("length"), cell.get("weight"))
         traits = one_line(cell.get("group")), one_line(cell.get("sex")).upper(), bmi
         found.append((number, key, subject, age, *traits))
@@ -125,6 +139,8 @@ def _parse_rows(
         problems.notes.append(f"{converted} ages name their unit and are read in {unit}")
     if spelling["commas"]:
         problems.notes.append(f"column {at['age']}: commas are read as decimal commas")
+    if not any(cell is not None for cell in unusable):
+        problems.advice["bad_ages"] = ""  # what is empty has no unit and no code
     return pd.DataFrame(found, columns=["number", "key", *PERSON])
 
 

@@ -250,7 +250,7 @@ def test_ids_that_the_table_writes_otherwise_are_pointed_out(study, written):
 @pytest.mark.parametrize(
     ("own", "other"),
     [("AgeV1", "AgeV2"), ("V1 age", "V2 age"), ("Age2015", "Age2021"), ("Age (2015)", "Age (2021)"),
-     ("age_v1", "age_v2")],
+     ("age_v1", "age_v2"), ("age_baseline", "age_followup")],
 )  # fmt: skip
 def test_a_second_column_of_ages_is_warned_of(study, caplog, own, other):
     rows = "".join(f"{i},{9 * i},{9 * i + 2},V9\n" for i in range(1, 13))
@@ -258,8 +258,9 @@ def test_a_second_column_of_ages_is_warned_of(study, caplog, own, other):
     assert load(study, excel_path=study / "t.csv", age_column=own).report["images_used"] == 24
     assert f"of the columns '{own}' and '{other}' only '{own}' is read" in caplog.text
     caplog.clear()
-    (study / "t.csv").write_text(f"Number,Age at scan,BMI at scan,Sex v2\n{rows}")
-    load(study, excel_path=study / "t.csv", age_column="Age at scan")
+    for names in ("Age at scan,BMI at scan,Sex v2", "Age at scan,Weeks at scan,Age at scan in days"):
+        (study / "t.csv").write_text(f"Number,{names}\n{rows}")
+        load(study, excel_path=study / "t.csv", age_column="Age at scan")
     assert "is read" not in caplog.text
 
 
@@ -1019,3 +1020,16 @@ def test_a_split_file_of_other_names_says_so(study, part, caplog):
     wanted = f"split.json: none of its {part} names is a subject .*'1'.*\\n.*by_subject_id"
     with pytest.raises(DataError, match=wanted):
         load(study)
+
+
+def test_dicom_files_without_an_id_or_age_are_told_once(monkeypatch):
+    headers = {Path(f"S{k}.dcm"): {"PatientID": f"P{k}", "PatientAge": f"0{30 + k}Y"} for k in range(6)}
+    headers |= {Path("a.dcm"): {"PatientAge": "040Y"}, Path("b.dcm"): {}, Path("c.dcm"): {"PatientID": "P9"}}
+    monkeypatch.setattr(files, "list_images", lambda _: (list(headers), ""))
+    monkeypatch.setattr(files, "read_dicom_header", headers.get)
+    table = files.read_headers(Path(), data_arguments())
+    assert {kind: len(places) for kind, places in table.problems.found.items()} == {
+        "bad_ids": 2,
+        "bad_ages": 1,
+    }
+    assert len(table.rows) == 6 and table.left_out == {"a.dcm", "b.dcm", "c.dcm"}

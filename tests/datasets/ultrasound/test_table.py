@@ -74,6 +74,8 @@ def test_the_sheet_with_the_columns_is_found_or_listed(tmp_path):
     assert table.rows.age.to_dict() == AGES
     assert "Demographics" in table.problems.notes[0]
     assert read(write_book(tmp_path / "b.xlsx", Old_hidden=PEOPLE[:2], New=PEOPLE)).rows.age.to_dict() == AGES
+    hidden = read(write_book(tmp_path / "c.xlsx", Old_hidden=PEOPLE, New=notes))
+    assert hidden.rows.age.to_dict() == AGES and "sheet Old is hidden" in hidden.problems.notes[1]
     default = write_book(tmp_path / "d.xlsx", Blad1=notes, Data=PEOPLE)  # the first sheet in Dutch
     assert read(default).rows.age.to_dict() == AGES
     both = read(write_book(tmp_path / "e.xlsx", Blad2=PEOPLE[:2], Blad1=PEOPLE))
@@ -599,3 +601,21 @@ def test_a_wide_table_is_read(tmp_path):
         "".join(",".join(map(str, [*row, *rest])) + "\n" for row, rest in zip(PEOPLE, wide, strict=True))
     )
     assert read(path).rows.age.to_dict() == AGES
+
+
+def test_hidden_rows_are_counted(tmp_path):
+    path = write_book(tmp_path / "t.xlsx", A=[*PEOPLE, [3, 40], [None, None]])
+    book = openpyxl.load_workbook(path)
+    for row in (3, 4, 5, 6):
+        book["A"].row_dimensions[row].hidden = True
+    book.save(path)
+    table = read(path)
+    assert len(table.rows) == 3 and "2 hidden rows are read too" in table.problems.notes[0]
+
+
+def test_advice_does_not_name_what_was_typed_or_cannot_help(tmp_path):
+    (tmp_path / "t.csv").write_text("Number,Age,Visit\n1,20,1\n1,21,1\n2,,1\n3,30,1\n")
+    table = read(tmp_path / "t.csv", visit_column="Visit")
+    with pytest.raises(DataError) as error:
+        table.problems.refuse(table.rows)
+    assert "(name each visit once" in str(error.value) and "--missing_values" not in str(error.value)
