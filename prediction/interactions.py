@@ -8,7 +8,6 @@ skipped.csv       one row per frame whose image cannot be used, with the reason;
 
 import argparse
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +54,12 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     if pixels and not len(pictured):
         raise DataError(f"{args.input}: no frame with boxes has an image, such as {folders[0]}/000015.jpg")
 
-    skipped: dict[int, str] = {}  # frame: why
-    open_image = partial(open_frame, dataset, sequences, folders, skipped=skipped)
+    def open_image(frame: int) -> np.ndarray:
+        sequence = dataset.frame_sequences[frame]
+        return read_panorama(folders[sequence] / dataset.frame_keys[frame], dataset.pano_sizes[sequence])
+
     scored = pictured if pixels else np.arange(frames)
-    dataset, pairs = score_frames(trained, dataset, scored, open_image if pixels else None, skipped)
+    dataset, pairs, skipped = score_frames(trained, dataset, scored, open_image if pixels else None)
     people = np.flatnonzero(np.isin(dataset.people_frames, np.setdiff1d(scored, list(skipped))))
     threshold = trained.state.get("stage1_threshold", trained.state["threshold"])
     clusters = find_clusters(*dataset.people_and_pairs(), pairs["p_interaction"].to_numpy(), threshold)
@@ -77,9 +78,10 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         write_text(output / "det_group.txt", rows_text(rows))
         usable, drawn = np.setdiff1d(pictured, list(skipped)), 0
         for frame in progress(usable[spread(len(usable), args.max_pictures)].tolist(), "pictures"):
-            image = open_image(frame)
-            if image is None:  # a geometry model opens its images only here
-                LOG.warning(f"no picture of {dataset.frame_keys[frame]}: {skipped.pop(frame)}")
+            try:
+                image = open_image(frame)
+            except DataError as error:  # a geometry model opens its images only here
+                LOG.warning(f"no picture: {str(error).splitlines()[0]}")
                 continue
             picture = draw_frame(trained, dataset, frame, image, pairs, groups)
             sequence = f"{names[frame]}_".replace("/", "_") if len(sequences) > 1 else ""  # may be a path
@@ -114,29 +116,22 @@ def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDatas
     return join_pairs("input", sequences, rules)
 
 
-def open_frame(
-    dataset: JRDBPairDataset, sequences: list[Sequence], folders: list[Path], frame: int, skipped: dict
-) -> np.ndarray | None:
-    """The panorama (H, W, 3), or None, with the reason in `skipped`."""
-    number = dataset.frame_sequences[frame]
-    path, sequence = folders[number] / dataset.frame_keys[frame], sequences[number]
-    try:
-        return read_panorama(path, (sequence.width, sequence.height))
-    except DataError as error:
-        skipped[frame] = str(error).splitlines()[0].removeprefix(f"{path}: ")
-
-
 def score_frames(
-    trained: Trained, dataset: JRDBPairDataset, frames: np.ndarray, open_image: Callable | None, skipped: dict
-) -> tuple[JRDBPairDataset, pandas.DataFrame]:
-    """The pairs of those `frames` that do not become `skipped`, and their scores: predictions.csv, not yet
-    rounded. Without `open_image` no pixels are read."""
+    trained: Trained, dataset: JRDBPairDataset, frames: np.ndarray, open_image: Callable | None
+) -> tuple[JRDBPairDataset, pandas.DataFrame, dict[int, str]]:
+    """The pairs of these frames, their scores (predictions.csv, not yet rounded) and {frame: why} of frames
+    that are skipped because their image cannot be used. Without `open_image` no pixels are read."""
+    skipped = {}
     p_interaction = np.full(len(dataset), np.nan)
     p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)  # stays NaN for stage 1
     for frame in progress(frames.tolist(), "frames"):
-        image = open_image(frame) if open_image else None
         samples = np.arange(*np.searchsorted(dataset.frames, [frame, frame + 1]))
-        if len(samples) and frame not in skipped:
+        try:
+            image = open_image(frame) if open_image else None
+        except DataError as error:
+            skipped[frame] = str(error).splitlines()[0]
+            continue
+        if len(samples):
             p_interaction[samples], p_types[samples] = score_pairs(trained, dataset, samples, image)
     known = np.flatnonzero(np.isfinite(p_interaction))
     dataset, p_interaction, p_types = dataset.select(known), p_interaction[known], p_types[known]
@@ -146,7 +141,7 @@ def score_frames(
     kind = np.array(INTERACTION_CLASSES)[p_types.argmax(axis=1)] if typed else "interaction"
     pairs["type"] = np.where(interacts, kind, "none")
     pairs["p_type"] = np.where(interacts, p_types.max(axis=1), np.nan)
-    return dataset, pairs
+    return dataset, pairs, skipped
 
 
 @torch.no_grad()
