@@ -17,7 +17,7 @@ from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_confusion
 from utils.plotting.panorama import look_at_pair
 from utils.report.classification import report_binary, report_multiclass
-from utils.report.results import confusion_table, data_name, table, write_report
+from utils.report.results import confusion_table, data_name, interval_lines, table, write_report
 from utils.report.samples import report_samples
 from utils.run.folder import write_text
 from utils.run.log import LOG, format_values
@@ -112,13 +112,12 @@ def report_end_to_end(
     outcomes = f"six outcomes of {int(pairs.weight.sum())} pairs, threshold {threshold:.4f} (chosen on val)"
     text = {
         outcomes: table(figures["per_outcome"], ["support", "precision", "recall", "f1", "ap"]),
-        "macro F1": table({"both stages": figures, **figures["baselines"]}, ["macro_f1"])
-        + "".join("\n95% interval [{:.3f}, {:.3f}]".format(*ends) for ends in figures["confidence"].values()),
+        "both stages and guessing": table({"both stages": figures, **figures["baselines"]}, ["macro_f1"]),
+        "95% intervals": interval_lines(figures["confidence"]),
         "confusion matrix": confusion_table(figures["confusion"], names),
     }
-    if groups["groups"]:
-        for how, values in groups["groups"].items():
-            text[f"social groups, {how}: whole groups"] = table(values["whole"], [*values["whole"]["G1"]])
+    for how, values in groups["groups"].items():
+        text[f"social groups, {how}: whole groups"] = table(values["whole"], [*values["whole"]["G1"]])
     if groups["jrdb_act"]:
         scores = {how: score["task_3"] for how, score in groups["jrdb_act"].items()}
         LOG.info(f"{title}: social groups, task 3: {format_values(scores)}")
