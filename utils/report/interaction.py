@@ -112,7 +112,7 @@ def report_end_to_end(
     outcomes = f"six outcomes of {int(pairs.weight.sum())} pairs, threshold {threshold:.4f} (chosen on val)"
     text = {
         outcomes: table(figures["per_outcome"], ["support", "precision", "recall", "f1", "ap"]),
-        "both stages and guessing": table({"both stages": figures, **figures["baselines"]}, ["macro_f1"]),
+        "macro F1": table({"both stages": figures, **figures["baselines"]}, ["macro_f1"]),
         "95% intervals": interval_lines(figures["confidence"]),
         "confusion matrix": confusion_table(figures["confusion"], names),
     }
