@@ -159,7 +159,7 @@ def progress(view: RunView) -> str:
 def epoch_table(view: RunView, rows: int) -> list[str]:
     """The last epochs, one per line, the best marked; an earlier best epoch takes the place of the first."""
     chosen, best = view.history[-rows:], view.best.get("epoch")
-    if best is not None and best < chosen[0]["epoch"]:
+    if best is not None and best < chosen[0]["epoch"] and rows > 1:
         chosen = [view.best, *chosen[1:]]
     keys = [key for key in log_columns(view.task) if any(key in row for row in view.history)]
     cells = [["", "epoch", *keys, "lr", "seconds"]]

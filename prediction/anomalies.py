@@ -22,8 +22,6 @@ from utils.run.errors import CommandError, counted
 from utils.run.log import LOG, progress
 from utils.training.device import move
 
-SCANS = 40  # that are looked at once more: is z up, do they show the road?
-
 
 def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     """Score the scenarios below --input, frames by scenario and frame number; `show` draws frames."""
@@ -40,9 +38,16 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     for note in table.notes:
         LOG.info(note)
     rows, reasons = np.arange(len(table.labels)), {}
+    lacks = {}  # {frame with a scan: what its points lack, or ""}
 
     def open_lazily(kind, key, files, counts, shape, produce: Callable, dtype=np.uint8) -> Opened:
-        return Opened(produce, shape, reasons, dtype)
+        def read(k: int) -> np.ndarray:
+            item = produce(k)
+            if kind == "anovox_points" and table.frames[k].path("points"):
+                lacks[k] = lacking(item[0])
+            return item
+
+        return Opened(read, shape, reasons, dtype)
 
     def frames_for(member: Trained) -> AnoVoxDataset:
         sizes = tuple(member.args.image_size), member.args.max_points
@@ -51,11 +56,9 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     dataset, threshold = frames_for(trained), trained.state["threshold"]
     scores = np.mean([alarm_scores(member, frames_for(member)) for member in trained.members], axis=0)
     alarms = scores >= threshold
-    scans = [k for k in spread(len(rows), SCANS) if k not in reasons and table.frames[k].path("points")]
-    for what, count in Counter(map(lacking, dataset.packed_points[scans] if scans else ())).items():
-        if what:
-            found = f"scans without {what}: {count} of {len(scans)}"
-            LOG.warning(f"{found}; unless trained on such, scores mean nothing")
+    for what, count in Counter(filter(None, lacks.values())).items():
+        found = f"scans without {what}: {count} of {len(lacks)}"
+        LOG.warning(f"{found}; unless trained on such, scores mean nothing")
     trained.tell_known(dataset.scenario)
     names = {"scenario": dataset.scenario, "frame": dataset.frame_ids}
     read = np.array([k for k in rows if k not in reasons], int)

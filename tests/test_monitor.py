@@ -331,6 +331,14 @@ def test_a_followed_run_fits_on_the_screen(tmp_path, monkeypatch, rows, best):
     assert text.splitlines()[0] == str(view.folder) and f"best  {best:5d}" in text
 
 
+def test_one_row_is_the_newest_epoch(tmp_path):
+    history = epochs(8, val_f1=lambda e: 0.9 if e == 1 else 0.5)
+    view = read_run(make_run(tmp_path, history=history, status=status(epoch=9)))
+    assert [line.split()[0] for line in monitor.epoch_table(view, 1)[1:]] == ["8"]
+    best, last = monitor.epoch_table(view, 2)[1:]
+    assert best.split()[:2] == ["best", "1"] and last.split()[0] == "8"
+
+
 def test_follow_takes_seconds_however_they_are_written():
     assert monitor.parse_args(["RUN", "--follow", "1e3"]).follow == 1000
     assert monitor.parse_args(["--follow"]).follow == monitor.parse_args(["RUN", "--follow"]).follow == 5

@@ -100,11 +100,13 @@ def _read_pcd(path, classes: bool) -> list[np.ndarray]:
         words = line.decode("latin-1").split()
         header[words[0] if words else "#"] = words[1:]
     (kind,), body, count = header["DATA"], data[head:], int(header["POINTS"][0])
-    names, counts = header["FIELDS"], map(int, header.get("COUNT", ["1"] * len(header["FIELDS"])))
-    fields = []  # padding fields are all called _
-    for name, letter, size, times in zip(names, header["TYPE"], header["SIZE"], counts, strict=True):
-        code = "<" + {"F": "f", "U": "u", "I": "i"}[letter] + size
-        fields += [(name if name != "_" and k == 0 else f"_{len(fields) + k}", code) for k in range(times)]
+    counts, fields = map(int, header.get("COUNT", ["1"] * len(header["FIELDS"]))), []
+    for name, letter, size, times in zip(
+        header["FIELDS"], header["TYPE"], header["SIZE"], counts, strict=True
+    ):
+        fields += [(name, "<" + {"F": "f", "U": "u", "I": "i"}[letter] + size)] * times
+    names = [name for name, _ in fields]  # some are alike: padding is always called _
+    fields = [(f"_{k}" if name in names[:k] else name, code) for k, (name, code) in enumerate(fields)]
     if kind == "binary_compressed":  # column by column
         packed, size = np.frombuffer(body, "<u4", 2).tolist()
         if size != count * np.dtype(fields).itemsize:
@@ -163,9 +165,10 @@ def _read_table(body: bytes, fields: list[tuple[str, str]], count: int, ascii: b
     if count > MAX_SCAN:
         raise ValueError(f"{count:,} points")
     if ascii:  # whole numbers may be written with decimals
-        fields = [(name, code if name.lower() in COLOUR else "f8") for name, code in fields]
+        numbers = [(name, "f8") for name, _ in fields]
         lines = body.decode("ascii").splitlines()[:count]
-        table = np.loadtxt(lines, fields, ndmin=1) if lines else np.zeros(0, fields)
+        table = np.loadtxt(lines, numbers, ndmin=1) if lines else np.zeros(0, numbers)
+        table = table.astype([(name, code if name.lower() in COLOUR else "f8") for name, code in fields])
     else:
         table = np.frombuffer(body[: count * np.dtype(fields).itemsize], fields)
     if len(table) != count:

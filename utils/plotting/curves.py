@@ -79,7 +79,6 @@ def grid_of_axes(count: int, columns: int, width: float, height: float) -> tuple
     return figure, list(axes.values())
 
 
-@never_fatal
 def plot_pictures(
     pictures: Iterable[np.ndarray], texts: Sequence[str], columns: int, path: Path, title: str = ""
 ) -> None:

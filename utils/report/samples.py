@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from utils.plotting.curves import plot_pictures
+from utils.plotting.curves import never_fatal, plot_pictures
 from utils.report.results import write_table
 from utils.run.log import LOG, format_value
 from utils.tasks import TASKS
@@ -56,7 +56,7 @@ def report_samples(
         LOG.info(f"mistakes.png: {title}")
     title = f"{state['script']}: {title}"
     blocks = (block_of(look(k)) for k in worst.index.tolist())
-    plot_pictures(blocks, texts, 3, folder / "mistakes.png", title)
+    never_fatal(plot_pictures)(blocks, texts, 3, folder / "mistakes.png", title)
 
 
 def by_group(table: Any, task: Mapping[str, Any]) -> Any:

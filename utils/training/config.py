@@ -114,11 +114,12 @@ def check_repeated(path: Path, part: dict[str, Any]) -> None:
 
 
 def check_ranks(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]) -> None:
-    """CommandError, on every rank, with a table of the data, split, flags and versions that differ."""
+    """CommandError, on every rank, with a table of the data, split, steps, flags and versions that differ."""
     free = {"cache_dir", "cache_limit_gb", "device", "num_workers", *DATA_PATHS}
     facts = {
         "data": dataset["fingerprint"][:12],
         "split": hashlib.sha256(json.dumps(split).encode()).hexdigest()[:12],
+        "steps per epoch": -(-dataset["train_samples"] // (run.args.batch_size * run.processes.world_size)),
         **{f"--{key}": value for key, value in vars(run.args).items() if key not in free},
         "commit": describe_git()["commit"],
         "python": platform.python_version(),

@@ -79,6 +79,15 @@ def test_a_pcd_file_gives_what_is_asked_for_whatever_else_it_holds(tmp_path, rec
     assert (point_classes(coded, "AnoVox", path) == 30).all()  # whatever stands above the colour
 
 
+def test_a_pcd_file_may_repeat_names_and_write_colours_with_decimals(tmp_path):
+    head = "FIELDS x y z t t rgb\nSIZE 4 4 4 4 4 4\nTYPE F F F F F U\nPOINTS 2\nDATA ascii\n"
+    colour = 245 << 16 | 30 << 8
+    path = tmp_path / "scan.pcd"
+    path.write_text(head + f"1 2 3 0 0 {colour}.0\n4 5 6 0 0 {colour:.8e}\n")
+    assert read_points(path).tolist() == [[1, 2, 3, 1], [4, 5, 6, 1]]
+    assert (point_classes(read_points(path, classes=True)[:, 3], "AnoVox", path) == 30).all()
+
+
 @pytest.mark.parametrize("order", ["ascii", "binary_little_endian", "binary_big_endian"])
 def test_a_ply_file_with_comments_and_faces(tmp_path, records, order):
     table = only(records, ["intensity", "ring", "z", "y", "x", "Label"])
