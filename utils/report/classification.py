@@ -66,8 +66,8 @@ def report_binary(
         warnings.append(f"threshold at the edge of the scores: {reach}")
 
     counts, named = figures.confusion(labels, preds, 2), results.figure_title(state, split)
-    at, place = f"{named}\nthreshold {threshold:.3f}", folder / "probability_distributions.png"
-    plotting.plot_confusion(counts, classes, at, folder / "confusion_matrix.png")
+    place = folder / "probability_distributions.png"  # which shows the threshold
+    plotting.plot_confusion(counts, classes, named, folder / "confusion_matrix.png")
     plotting.plot_distributions(labels, scores, classes, named, place, threshold)
     plotting.plot_reliability(labels, judged, classes[1], named, folder / "reliability.png")
     confidence = jackknife.intervals(ap=ap, auroc=auroc, f1=jackknife.f1(labels, preds))
@@ -98,12 +98,10 @@ def report_multiclass(
     preds, jackknife = logits.argmax(axis=1), GroupJackknife(groups, fallback=fallback)
     model = jackknife.macro_f1(labels, np.eye(count)[preds])
     trivial = {name: jackknife.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}
-    answers = {name: np.eye(count)[p.argmax(axis=1)] for name, p in references.items()}
-    others = {name: jackknife.macro_f1(labels, answer) for name, answer in answers.items()}
-    comparison, guess = None, max(trivial, key=lambda name: trivial[name][0])
-    if others:
-        strongest = max(others, key=lambda name: others[name][0])
-        comparison = Comparison.of("macro F1", model, others[strongest], strongest, jackknife)
+    answers = {name: p.argmax(axis=1) for name, p in references.items()}
+    others = {name: jackknife.macro_f1(labels, np.eye(count)[k]) for name, k in answers.items()}
+    guess, strongest = (max(rows, key=lambda name: rows[name][0]) for rows in (trivial, others))
+    comparison = Comparison.of("macro F1", model, others[strongest], strongest, jackknife)
     how = {"unit": unit, "truncated": truncated, "reference": comparison}
     verdict = judge("macro F1", model, trivial[guess], guess, split, jackknife, **how)
 
