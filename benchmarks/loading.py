@@ -7,7 +7,6 @@ decoding; both must be bit-identical before timing. Epochs: train_one_epoch of a
 caches and images of at most 128 pixels, against the same batches in memory; both augment in the step.
 """
 
-import copy
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from benchmarks.measure import judge, measure, run
-from benchmarks.scripts import SCRIPTS, Batches, Training, prepare
+from benchmarks.scripts import SCRIPTS, Batches, prepare
 from datasets.images import read_image
 from datasets.jrdb.crops import crop_people
 from datasets.jrdb.dataset import JRDBPairDataset
@@ -75,18 +74,6 @@ def pair_loader(quick: bool) -> None:
     judge("pair loader, times faster than decoding per pair", slow / fast, at_least=20)
 
 
-def check_losses(training: Training, memory: Batches, steps: int) -> None:
-    """Assert that loader and memory give bit-identical losses from the same weights."""
-    start = copy.deepcopy((training.model.state_dict(), training.optimizer.state_dict()))
-    losses = []
-    for loader in (None, memory):
-        training.model.load_state_dict(start[0])
-        training.optimizer.load_state_dict(copy.deepcopy(start[1]))
-        losses.append(training.epoch(loader, steps=steps)["loss"])
-    if losses[0] != losses[1]:
-        raise AssertionError(f"loss {losses[0]} from the loader, {losses[1]} from memory")
-
-
 def epoch_vs_memory(quick: bool) -> None:
     torch.set_num_threads(1)
     for name in SCRIPTS:
@@ -95,7 +82,9 @@ def epoch_vs_memory(quick: bool) -> None:
         training.sampler.start(epoch=1)
         indices = [training.sampler.part(step)[0] for step in range(steps)]
         memory = Batches([training.train.__getitems__(chosen) for chosen in indices], training.loader)
-        check_losses(training, memory, steps)
+        losses = [prepare(name).epoch(loader, steps=steps)["loss"] for loader in (None, memory)]
+        if losses[0] != losses[1]:  # of the same first weights
+            raise AssertionError(f"loss {losses[0]} from the loader, {losses[1]} from memory")
         calls = {
             f"{name}, {steps} steps": lambda t=training, s=steps: t.epoch(steps=s),
             f"{name}, in memory": lambda t=training, m=memory, s=steps: t.epoch(m, steps=s),

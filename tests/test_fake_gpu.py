@@ -11,18 +11,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from benchmarks.scripts import Batches, Training, prepare
-from datasets.samples import ensure_sample
-from tests.tiny_runs import NAMES, flags_of
+from benchmarks.scripts import Batches, prepare
+from tests.tiny_runs import NAMES, flags_on_pixels
 from utils.training import distributed
 
 GPU = torch.device("cuda", 0)
-
-
-@pytest.fixture(scope="module")
-def crops(tmp_path_factory):
-    sample = ensure_sample("jrdb", tmp_path_factory.mktemp("data") / "sample", size="tiny")
-    return ["--data_path", sample, "--features", "crops+geometry", "--image_size", 32, 16, "--batch_size", 8]
 
 
 @contextmanager
@@ -54,14 +47,9 @@ def place(module: nn.Module) -> None:
                 named[name] = nn.Parameter(new, old.requires_grad) if name in part._parameters else new
 
 
-def prepared(name: str, crops: list) -> Training:
-    flags = crops if "stage" in name else flags_of(name)
-    return prepare(name, list(map(str, flags)))
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_no_tensor_of_a_step_is_left_on_the_cpu(name, crops):
-    training = prepared(name, crops)
+def test_no_tensor_of_a_step_is_left_on_the_cpu(name):
+    training = prepare(name, flags_on_pixels(name))
     batches = Batches([next(iter(training.loader))], training.loader)
     with fake_gpu():
         *call, optimizer, scaler, interrupt, _ = training.call
@@ -72,8 +60,8 @@ def test_no_tensor_of_a_step_is_left_on_the_cpu(name, crops):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_tensor_of_an_evaluation_is_left_on_the_cpu(name, crops, monkeypatch):
-    training = prepared(name, crops)
+def test_no_tensor_of_an_evaluation_is_left_on_the_cpu(name, monkeypatch):
+    training = prepare(name, flags_on_pixels(name))
     loader = distributed.evaluation_loader(training.data.val, 8, distributed.start_processes("cpu"), 0)
     batches, rows = [next(iter(loader))], []
     monkeypatch.setattr(distributed, "gather_rows", rows.extend)

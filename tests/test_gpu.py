@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from benchmarks.scripts import SCRIPTS, prepare
-from datasets.samples import ensure_sample
-from tests.tiny_runs import flags_of, run_main, weights
+from tests.tiny_runs import flags_on_pixels, run_main, weights
 from utils.run.folder import REPO_ROOT
 from utils.training import device, invariants
 
@@ -24,33 +23,25 @@ PLAIN |= dict.fromkeys(("train_stage1", "train_stage2"), "--no-augment --dropout
 PLAIN |= dict.fromkeys(("train_mae", "train_ddp"), "--model resnet18 --rotation 0 --jitter 0 --dropout 0")
 
 
-@pytest.fixture(scope="module")
-def crops(tmp_path_factory):
-    sample = ensure_sample("jrdb", tmp_path_factory.mktemp("data") / "sample", size="tiny")
-    return ["--data_path", sample, "--features", "crops+geometry", "--image_size", 32, 16, "--batch_size", 8]
-
-
-def flags(name: str, crops: list) -> list[str]:
-    return [str(flag) for flag in (crops if "stage" in name else flags_of(name))]
-
-
-def losses(name: str, argv: list[str], place: str) -> torch.Tensor:
+def losses(name: str, place: str) -> torch.Tensor:
     """Losses of the first steps, each from another epoch, in float32, without augmentation and dropout."""
-    training = prepare(name, [*argv, *PLAIN[name].split(), "--device", place])
+    training = prepare(name, [*flags_on_pixels(name), *PLAIN[name].split(), "--device", place])
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         return torch.tensor([training.epoch(epoch=k, steps=1)["loss"] for k in range(1, STEPS + 1)])
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_cpu_and_gpu_compute_the_same_losses(name, crops):
-    here, there = (losses(name, flags(name, crops), place) for place in ("cpu", DEVICE))
+def test_cpu_and_gpu_compute_the_same_losses(name):
+    here, there = (losses(name, place) for place in ("cpu", DEVICE))
     torch.testing.assert_close(there, here, rtol=TOLERANCE, atol=0)
 
 
 @pytest.mark.long
 def test_batches_are_in_pinned_memory_and_convolutions_in_channels_last():
-    training = prepare("train_mae", [*flags("train_mae", []), "--model", "resnet18", "--device", DEVICE])
+    training = prepare(
+        "train_mae", [*flags_on_pixels("train_mae"), "--model", "resnet18", "--device", DEVICE]
+    )
     assert next(iter(training.loader))["images"].is_pinned() == CUDA
     kernels = [kernel for kernel in training.model.parameters() if kernel.dim() == 4]
     assert kernels and all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
@@ -70,8 +61,8 @@ def test_a_run_in_either_precision_is_in_it_everywhere(dtype):
 @pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=needs_gpu)])
 @pytest.mark.parametrize("name", ["train_stage1", "train_anomaly_with_labels", "train_mae"])
-def test_a_run_stopped_after_a_step_and_resumed_has_the_same_weights(name, dtype, crops, tmp_path):
-    argv = [*flags(name, crops), "--amp", "--max_batches", 3, "--epochs", 2, "--device", DEVICE]
+def test_a_run_stopped_after_a_step_and_resumed_has_the_same_weights(name, dtype, tmp_path):
+    argv = [*flags_on_pixels(name), "--amp", "--max_batches", 3, "--epochs", 2, "--device", DEVICE]
     with precision(dtype):
         run_main(name, *argv, "--output_dir", tmp_path / "whole")
         with contextlib.suppress(SystemExit):

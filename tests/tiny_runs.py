@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 import torch
 
+from datasets.samples import ensure_sample
 from datasets.samples.ultrasound import generate
 from tests.anovox_world import tiny_sample
 from tests.faults.children import on_ranks
@@ -51,6 +52,15 @@ def flags_of(name: str) -> list:
     start = ["--stage1_checkpoint", run_of("train_stage1")]
     recipe = ["--epochs", 4, "--batch_size", 16, "--lr", 3e-3, "--scheduler", "step"]
     return ["--data_path", jrdb(), *start, *recipe]
+
+
+def flags_on_pixels(name: str) -> list[str]:
+    """The same for scripts that see images; crops for both stages, and no stage 1 run."""
+    if "stage" not in name:
+        return [str(flag) for flag in flags_of(name)]
+    sample = ensure_sample("jrdb", new_folder("jrdb_images"), size="tiny")
+    crops = ["--features", "crops+geometry", "--image_size", "32", "16", "--batch_size", "8"]
+    return ["--data_path", str(sample), *crops]
 
 
 def train(name: str, folder: Path, *more: object) -> Path:
