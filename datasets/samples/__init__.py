@@ -30,12 +30,17 @@ def ensure_sample(kind: str, directory: Path | str, size: str = "small", seed: i
         raise CommandError(f"sample {kind}: no size {size!r}; {known}")
     wanted = {"kind": kind, "version": generator.VERSION, "size": size, "seed": seed}
 
+    about = directory / "SYNTHETIC.json"
+
     def find() -> Path | None:
-        return directory if wanted.items() <= (read_about(directory) or {}).items() else None
+        try:
+            return directory if wanted.items() <= json.loads(about.read_text()).items() else None
+        except (OSError, ValueError):  # there is none, or it is damaged
+            return None
 
     def build(folder: Path) -> None:
         in_use = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
-        if in_use and read_about(directory) is None:
+        if in_use and not about.exists():
             raise CommandError(
                 f"{directory}: in the way of the built-in sample, but not a sample itself\n"
                 "  move it, or give another folder: one with your own data, or a new one for the sample"
@@ -51,13 +56,3 @@ def ensure_sample(kind: str, directory: Path | str, size: str = "small", seed: i
 
 def write_json(path: Path, content: dict, indent: int | None = None) -> None:
     path.write_text(json.dumps(content, indent=indent) + "\n")
-
-
-def read_about(directory: Path) -> dict | None:
-    """The contents of the folder's SYNTHETIC.json: None if there is no such file, {} if it is damaged."""
-    try:
-        return json.loads((directory / "SYNTHETIC.json").read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except json.JSONDecodeError:
-        return {}

@@ -17,18 +17,9 @@ from PIL import Image
 from datasets.anovox.raycast import GROUND, SKY, camera_rays, cast, lidar_rays
 from datasets.cache import count_processes, in_processes
 from datasets.samples import write_json
+from datasets.samples.anovox import scenario
 from datasets.samples.anovox.appearance import ground_at, light_of, paint_image
-from datasets.samples.anovox.scenario import (
-    CATEGORY,
-    CLASS_IDS,
-    KINDS,
-    SHARES,
-    WAITING,
-    Event,
-    Frame,
-    plan_scenario,
-)
-from datasets.samples.anovox.town import HELD_OUT_TOWNS, ROAD_LINE, TRAIN_TOWNS, Town
+from datasets.samples.anovox.scenario import Event, Frame, Town
 from datasets.splits import PARTS
 
 VERSION = 5
@@ -61,7 +52,7 @@ def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
         split[plan["part"]].append(f"Scenario_{entry['id']}")
     write_json(directory / "split.json", split, indent=1)
     about = {"synthetic": True, "kind": "anovox", "version": VERSION, "size": size, "seed": seed}
-    write_json(directory / "SYNTHETIC.json", about | {"held_out_towns": HELD_OUT_TOWNS}, indent=1)
+    write_json(directory / "SYNTHETIC.json", about | {"held_out_towns": scenario.HELD_OUT_TOWNS}, indent=1)
     for town, scenarios in towns.items():
         definition = {"scenario_definition": {"map": town, "scenarios": scenarios}}
         path = configurations / f"scenario_config_map_{town}.json"
@@ -73,11 +64,11 @@ def _draw_plans(counts: tuple[int, int, int], frames: int, seed: int) -> list[di
     rng = np.random.default_rng([seed, 0])
     plans = []
     for part, count in zip(PARTS, counts, strict=True):
-        towns = HELD_OUT_TOWNS if part == "test" else TRAIN_TOWNS
+        towns = scenario.HELD_OUT_TOWNS if part == "test" else scenario.TRAIN_TOWNS
         anomalous = round(ANOMALOUS * count)
         for is_anomalous, members in ((True, anomalous), (False, count - anomalous)):
-            bounds = np.round(np.cumsum((0, *SHARES)) * (members * frames)).astype(int)
-            kinds = rng.permutation(np.repeat(KINDS, np.diff(bounds))).reshape(members, frames)
+            bounds = np.round(np.cumsum((0, *scenario.SHARES)) * (members * frames)).astype(int)
+            kinds = rng.permutation(np.repeat(scenario.KINDS, np.diff(bounds))).reshape(members, frames)
             for k, row in enumerate(kinds.tolist()):
                 plan = {"part": part, "town": towns[k % len(towns)], "anomalous": is_anomalous}
                 plans.append(plan | {"kinds": row, "number": len(plans)})
@@ -89,9 +80,9 @@ def _write_scenario(
 ) -> dict:  # fmt: skip
     """Write one scenario; returns its entry for Scenario_Configuration_Files."""
     key = [seed, 1, plan["number"]]
-    scenario = str(uuid.UUID(bytes=np.random.default_rng([*key, 1]).bytes(16), version=4))
-    town, folder = Town(plan["town"]), root / f"Scenario_{scenario}"
-    weather, frames = plan_scenario(town, plan["anomalous"], plan["kinds"], key)
+    identifier = str(uuid.UUID(bytes=np.random.default_rng([*key, 1]).bytes(16), version=4))
+    town, folder = Town(plan["town"]), root / f"Scenario_{identifier}"
+    weather, frames = scenario.plan_scenario(town, plan["anomalous"], plan["kinds"], key)
     rng = np.random.default_rng([*key, 2])
     light = light_of(weather, rng)
     hashes = rng.integers(2**60, 2**62, 2)  # instead of Python's hashes, which change from run to run
@@ -119,10 +110,10 @@ def _write_scenario(
         # If a frame has no anomaly, the next one (after the last, the first) waits above the road.
         event = next((other for other in shown if other.number >= frame.number), shown[0]).event
         path = folder / "ANOMALY" / f"ANOMALY_{frame.number}.csv"
-        path.write_text(_anomaly_text(frame, event, scenario), encoding="ascii", newline="\n")
+        path.write_text(_anomaly_text(frame, event, identifier), encoding="ascii", newline="\n")
     anomaly = {"anomalytype": "STATIC" if shown else "NORMALITY"}
     anomaly["anomaly_bp_name"] = _blueprint(shown[0].event) if shown else "---"
-    return {"anomaly_config": anomaly, "id": scenario, "ego_route": {"weather_preset": weather}}
+    return {"anomaly_config": anomaly, "id": identifier, "ego_route": {"weather_preset": weather}}
 
 
 def scan_lidar(frame: Frame, town: Town, rays, rng) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +142,7 @@ def voxelize(semantic: np.ndarray) -> np.ndarray:
     position, index, ids = position[inside], index[inside], semantic[inside, 3].astype(np.int64)
     corner = ((position - index) ** 2).sum(1)
     key = (index[:, 0] * VOXEL_COUNT[1] + index[:, 1]) * VOXEL_COUNT[2] + index[:, 2]
-    order = np.lexsort((corner, ids != ROAD_LINE, key))
+    order = np.lexsort((corner, ids != scenario.ROAD_LINE, key))
     first = np.r_[True, np.diff(key[order]) > 0] if len(key) else np.zeros(0, bool)
     chosen = order[first]
     return np.column_stack([index[chosen], ids[chosen]]).astype(np.uint16)
@@ -177,21 +168,21 @@ def describe_sensors(camera: tuple[int, int], lidar: tuple[int, int], hashes: li
 
 
 def _blueprint(event: Event) -> str:
-    return f"static.prop.o_{event.name}_{CATEGORY[event.name]}"
+    return f"static.prop.o_{event.name}_{scenario.CATEGORY[event.name]}"
 
 
-def _anomaly_text(frame: Frame, event: Event, scenario: str) -> str:
+def _anomaly_text(frame: Frame, event: Event, identifier: str) -> str:
     """CSV text of the anomaly `event` in a frame. As in AnoVox, it is alive in every frame."""
     (x, y, z), extent = event.centre, max(event.size)
     sizes = {0.8: "tiny", 1.4: "small", 2.6: "medium", np.inf: "big"}  # below these metres
     values = {
         "frame_id": frame.number,
-        "scenario_id": scenario,
+        "scenario_id": identifier,
         "anomaly_id": 321,
         "anomaly_type_id": _blueprint(event),
         "anomaly_is_alive": True,
-        "semantic_tags": [CLASS_IDS[event.name]],
-        "location": (round(x, 3), round(-y, 3), round(z if frame.anomalous else z + WAITING, 3)),
+        "semantic_tags": [scenario.CLASS_IDS[event.name]],
+        "location": (round(x, 3), round(-y, 3), round(z if frame.anomalous else z + scenario.WAITING, 3)),
         "velocity": (0.0, 0.0, 0.0),
         "acceleration": (0.0, 0.0, 0.0),
         "size": next(name for limit, name in sizes.items() if extent < limit),

@@ -3,8 +3,7 @@
 import numpy as np
 
 from datasets.anovox.raycast import GROUND, Decal, Solid, Surface, cast, covers, local_hit
-from datasets.samples.anovox.scenario import Frame
-from datasets.samples.anovox.town import ROAD, SKY_CLASS, TERRAIN, Town
+from datasets.samples.anovox.scenario import ROAD, SKY_CLASS, TERRAIN, Frame, Town
 
 GLASS = (0.09, 0.1, 0.12)
 

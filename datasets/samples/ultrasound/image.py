@@ -92,13 +92,14 @@ def _outline(anatomy: Anatomy, move: tuple[float, float]):
 
 
 def ageing(muscle_age: float) -> dict[str, float]:
-    """How age changes a muscle, as fat and fibrous tissue replace fibres; every entry is monotonic. It gets
-    brighter (level, dB), the dark bundles between the bright septa fill up (contrast, dB), and the septa lose
-    strength (dB) and sharpness (blur, pixels)."""
+    """How age changes a muscle, as fat and fibrous tissue replace fibres; every entry is monotonic."""
     grown = np.clip(muscle_age, -5, 100) / 88
-    level, contrast = -37.0 + 13.0 * grown, 3.4 - 2.0 * grown
-    septa, blur = 22.5 - 7.5 * grown, 0.65 + 0.5 * max(grown, 0)
-    return {"level": level, "contrast": contrast, "septa": septa, "blur": blur}
+    return {
+        "level": -37.0 + 13.0 * grown,  # dB: the muscle gets brighter
+        "contrast": 3.4 - 2.0 * grown,  # dB: the dark bundles between the bright septa fill up
+        "septa": 22.5 - 7.5 * grown,  # dB: the septa lose strength
+        "blur": 0.65 + 0.5 * max(grown, 0),  # pixels: and sharpness
+    }
 
 
 def _tissue(anatomy, effect, move, inside, fascia, rng) -> np.ndarray:
@@ -153,9 +154,8 @@ def _fibres(anatomy, effect, move, septa, inside, fascia, floor, rng) -> np.ndar
     strength = inside * effect["septa"] + (1 - inside) * 17.5 + septa
     depth = np.clip(1.2 - 0.45 * ROWS / HEIGHT, 0, 1)  # deep ones reflect less
     below_skin = fascia[None] < ROWS
-    return np.where(below_skin, depth * strength * (2.0 * bright + 0.6 * grain), 3 * bright).astype(
-        np.float32
-    )
+    echo = np.where(below_skin, depth * strength * (2.0 * bright + 0.6 * grain), 3 * bright)
+    return echo.astype(np.float32)
 
 
 def _surfaces(echo, anatomy, move, fascia, bone, floor, rng) -> np.ndarray:
@@ -174,9 +174,8 @@ def _surfaces(echo, anatomy, move, fascia, bone, floor, rng) -> np.ndarray:
     lost = 25 - 9 * np.clip((under - 60) / 250, 0, 1) + 6 * np.clip(1 - np.abs(under - 35) / 50, 0, 1)
     spill = (columns >= corner - 1) * np.clip(1 - (columns - corner) / 50, 0, 1)
     spill = spill * np.clip((ROWS - np.nanmin(floor)) / 12, 0, 1)
-    echo[:, part] -= np.where(under > -1e3, lost, 18) * gaussian_filter1d(
-        np.maximum(under > 2, spill), 7, axis=1
-    )
+    shadow = gaussian_filter1d(np.maximum(under > 2, spill), 7, axis=1)
+    echo[:, part] -= np.where(under > -1e3, lost, 18) * shadow
     slab = slice(max(int(np.nanmin(bone)) - 12, 0), int(np.nanmax(bone)) + 45)
     under = under[slab]
     edge = np.exp(-0.5 * (under / 3.4) ** 2) + 0.35 * np.exp(-np.clip(under, 0, 200) / 12) * (under > 0)

@@ -20,8 +20,8 @@ from datasets.anovox.load import places_of, trivial_features
 from datasets.anovox.raycast import Solid, camera_rays, cast, intersect, lidar_rays, windows
 from datasets.samples import anovox
 from datasets.samples.anovox import generate, voxelize
-from datasets.samples.anovox.scenario import KINDS, SHARES, plan_scenario
-from datasets.samples.anovox.town import AGENT_CAR, CAR, OTHER, TRAIN_TOWNS, Town, paint
+from datasets.samples.anovox import scenario as plans
+from datasets.samples.anovox.scenario import AGENT_CAR, CAR, KINDS, OTHER, SHARES, Town, paint
 from tests.anovox_world import frame_files, load, scenario_folders, tiny_sample
 
 EYE = np.array([0.0, 0.0, 1.8])
@@ -227,7 +227,7 @@ def test_what_is_there_beside_the_anomaly_does_not_tell_the_label():
     counts, labels = [], []
     for number in range(120):
         kinds = [str(kind) for kind in rng.choice(KINDS, 8, p=SHARES)]
-        for frame in plan_scenario(Town(TRAIN_TOWNS[number % 6]), True, kinds, [7, number])[1]:
+        for frame in plans.plan_scenario(Town(plans.TRAIN_TOWNS[number % 6]), True, kinds, [7, number])[1]:
             things = [*frame.solids, *frame.decals]
             seen = [thing for thing in things if 4 < thing.centre[0] - frame.eye[0] < 20]
             classes = [thing.class_id for thing in seen]
