@@ -10,7 +10,7 @@ From files to batches, in the order in which to read the code:
     dataset.py       `AnoVoxDataset`: makes batches of the cached arrays
     augmentation.py  `augment_frames`: changes batches in training
 
-Used along the way: archives.py (unpacking), palettes.py (codes of classes), pointclouds.py (file formats),
+Used along the way: archives.py (unpacking), palettes.py (codes of classes), pointclouds.py (scans),
 splits.py (train, val, test), pasted.py and raycast.py (objects pasted into frames), check.py (--check_data).
 """
 

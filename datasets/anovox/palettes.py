@@ -36,7 +36,7 @@ CARLA = {(0, 0, 0): 0, (70, 70, 70): 1, (100, 40, 40): 2, (55, 90, 80): 3, (220,
          (0, 0, 142): 10, (102, 102, 156): 11, (220, 220, 0): 12, (70, 130, 180): 13, (81, 0, 81): 14,
          (150, 100, 100): 15, (230, 150, 140): 16, (180, 165, 180): 17, (250, 170, 30): 18,
          (110, 190, 160): 19, (170, 120, 50): 20, (45, 60, 150): 21, (145, 170, 100): 22}  # fmt: skip
-PALETTES, SKY = {"AnoVox": ANOVOX, "CARLA": CARLA}, (70, 130, 180)
+PALETTES, SKY, ROAD = {"AnoVox": ANOVOX, "CARLA": CARLA}, (70, 130, 180), (128, 64, 128)
 
 
 @functools.cache
@@ -110,22 +110,29 @@ def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -
     """AnoVox or CARLA, from a middle semantic image of a few scenarios or, if both fit, from all images.
 
     If both still fit, either will do, unless `anomaly_ids` selects other colours in each: then, or if neither
-    fits, a DataError lists the ids of every colour. Warns of ids that AnoVox lacks. Skips unreadable images.
+    fits, a DataError lists the ids of every colour. Warns of ids that are not AnoVox's, and skips unreadable
+    images.
     """
     with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
     few = [files[sorted(files)[len(files) // 2]] for files in with_images[:: max(1, len(with_images) // 8)]]
-    colours, ids = set(), set()
+    colours, ids, ahead = set(), set(), set()
     for paths in (few, (path for files in with_images for path in files.values())):
         for path in paths:
             with contextlib.suppress(DataError):
                 pixels = colours_or_ids(path)
                 (ids if pixels.dtype == np.uint8 else colours).update(np.unique(pixels).tolist())
+                height, width = pixels.shape
+                middle = slice(2 * width // 5, 3 * width // 5)
+                ahead.update(np.unique(pixels[11 * height // 20 : 3 * height // 4, middle]).tolist())
         used = np.array(sorted(colours), np.int64)
         fits = fitting(used)
         if not colours or len(fits) < len(PALETTES):
             break
     if unknown := sorted(ids - {*ANOVOX.values(), *anomaly_ids}):
         LOG.warning(f"class ids that AnoVox does not have count as normal: {some(unknown)} (--anomaly_ids)")
+    if ids and not colours and ANOVOX[ROAD] not in ahead:
+        what = f"no semantic image shows a road (class {ANOVOX[ROAD]}) ahead: are its ids AnoVox's?"
+        LOG.warning(f"{what} Cityscapes' 29 to 33 are vehicles, not anomalies (--anomaly_ids)")
     ids = {name: _table(name)[used] for name in PALETTES}
     if len({np.isin(ids[name], anomaly_ids).tobytes() for name in fits}) == 1:
         return fits[0]

@@ -69,8 +69,7 @@ def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: 
 
 def turn_of(rotation) -> np.ndarray:
     """Rotation from sensor to vehicle axes (y left), for CARLA's roll, pitch (up), yaw (right) in degrees."""
-    roll, pitch, yaw = np.radians(rotation)
-    about_z = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
-    about_y = np.array([[np.cos(pitch), 0, -np.sin(pitch)], [0, 1, 0], [np.sin(pitch), 0, np.cos(pitch)]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(roll), -np.sin(roll)], [0, np.sin(roll), np.cos(roll)]])
-    return about_z @ about_y @ about_x
+    from scipy.spatial.transform import Rotation  # slow to import
+
+    roll, pitch, yaw = map(float, rotation)
+    return Rotation.from_euler("ZYX", [-yaw, -pitch, roll], degrees=True).as_matrix()

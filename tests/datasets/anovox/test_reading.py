@@ -588,6 +588,20 @@ def test_ids_that_anovox_lacks_are_told_once(tmp_path, caplog):
     assert caplog.text.count("class ids that AnoVox does not have count as normal: 200 (--anomaly_ids)") == 1
 
 
+def test_class_ids_of_cityscapes_are_suspected(tmp_path, caplog):
+    """Whose bicycles are 33, an anomaly in AnoVox, and whose road is 7."""
+    one_scenario(tmp_path)
+    scenarios = find_scenarios(tmp_path)
+    find_palette(scenarios, (29, 33))
+    assert not caplog.text
+    theirs = np.arange(256, dtype=np.uint8)
+    theirs[[1, 2, 3, 9, 11, 14, 19]] = [7, 8, 11, 21, 23, 26, 33]
+    for path in semantic_files(tmp_path / "Scenario_one"):
+        Image.fromarray(theirs[np.array(Image.open(path))]).save(path)
+    find_palette(scenarios, (29, 33))
+    assert "no semantic image shows a road (class 1) ahead: are its ids AnoVox's?" in caplog.text
+
+
 def test_heights_above_the_ground_are_noticed_without_labels(tmp_path, caplog):
     scenario = one_scenario(tmp_path)
     for path in frame_files(scenario, "LIDAR"):
