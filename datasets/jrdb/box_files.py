@@ -68,14 +68,14 @@ class Content(NamedTuple):
 
 
 def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame | None:
-    """Read one file below `given` into COLUMNS, x, y, w, h (NaN if not a number) and file, its path. Unless
-    the rows name their sequence, the file or its folder does. An unreadable file is a problem and None.
+    """Read one file below `given` into COLUMNS, x, y, w, h (NaN if not a number), file (its path) and
+    all_of_it: its name names the sequence; else rows or folder do. An unreadable file is a problem and None.
 
     attrs: form and size of its Content; others: the classes of boxes left out because they are not of people.
     """
     try:
         form, rows, corners, size, classes = parse(path.read_text(encoding="utf-8-sig"), path)
-        table = pandas.DataFrame(rows, columns=COLUMNS).assign(file=str(path))
+        table = pandas.DataFrame(rows, columns=COLUMNS).assign(file=str(path), all_of_it=False)
         kinds = table["kind"].dropna()
         others = kinds[~kinds.isin(people_in({*kinds}, form, classes))]
         table.loc[others.index, "id"] = None
@@ -102,14 +102,14 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
         table["w"], table["h"] = table["w"] - table["x"], table["h"] - table["y"]
     folder = path.parent.relative_to(given).as_posix().removeprefix(".") if given.is_dir() else ""
     numbers = {frame_number(whole(frame)) for frame in table["frame"].unique()}
-    name = ""
+    unnamed = table["sequence"] == ""
     if form == "KITTI detections":  # a frame in each file
-        table, name = table.assign(frame=path.stem), folder
+        table = table.assign(frame=path.stem, sequence=folder)
     elif given.is_dir() and path.stem.isdecimal() and numbers == {int(path.stem)}:  # as well
-        name = folder
+        table.loc[unnamed, "sequence"] = folder
     elif given.is_dir() or form.startswith("JRDB"):
         name = path.parent.parent.name if path.stem in ("gt", "det") else path.stem  # SEQUENCE/gt/gt.txt
-    table.loc[table["sequence"] == "", "sequence"] = name
+        table.loc[unnamed, ["sequence", "all_of_it"]] = name, True
     table.attrs = {"form": form, "size": size, "others": others.tolist()}
     return table
 

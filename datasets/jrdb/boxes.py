@@ -48,9 +48,10 @@ def read_boxes(
     problems.raise_any()
     rows = pandas.concat(parts, ignore_index=True)
     rows["frame"] = rows["frame"].map(whole)
-    for (name, _), files in rows.groupby(["sequence", "frame"])["file"].unique().items():
-        if len(files) > 1:
-            remedy = "they hold the same frames: rename them, or pass one file, or the folder of one kind"
+    for name, own in rows.groupby("sequence"):
+        files = own["file"].unique()
+        if len(files) > 1 and (own["all_of_it"].any() or own.groupby("frame")["file"].nunique().max() > 1):
+            remedy = "each counts as all of it: rename them, or pass one file, or the folder of one kind"
             problems.add(f"several files of sequence {name}", remedy, ", ".join(files))
     problems.raise_any()
     boxed = rows["id"].notna()  # the other rows only say that a frame exists

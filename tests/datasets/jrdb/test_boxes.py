@@ -660,6 +660,10 @@ def test_files_of_one_sequence_are_not_joined_without_a_word(tmp_path, read):
         DataError, match="several files of sequence MOT-02.*\n.*det.txt, .*gt.txt\n.*the folder of one kind"
     ):
         read(tmp_path, tmp_path / "boxes")
+    later = mot(people=[(row[0] + 90, *row[1:]) for row in PEOPLE])
+    (tmp_path / "boxes/MOT-02/det/det.txt").write_text(later)
+    with pytest.raises(DataError, match="several files of sequence MOT-02"):  # of other frames, too
+        read(tmp_path, tmp_path / "boxes")
 
 
 @pytest.mark.parametrize("content", ["", ",\n"])
