@@ -1,11 +1,12 @@
 """Figures of the age task: prediction against truth, Bland-Altman, error by age, explained images."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 from matplotlib.transforms import Bbox
 
 from utils.metrics.regression import limits_of_agreement, regression_metrics
@@ -15,20 +16,18 @@ MODEL, BASELINE = "#4C72B0", "#999999"
 NAMED = 5  # outliers labelled with their ids
 
 
-def draw_people(
-    axis: plt.Axes, x: np.ndarray, y: np.ndarray, errors: np.ndarray, names: Sequence[str]
-) -> None:
-    """A point per subject, and the ids of the NAMED largest errors where there is room."""
+def draw_people(axis: plt.Axes, x: pandas.Series, y: pandas.Series, errors: pandas.Series) -> None:
+    """A point per subject (the index), and the ids of the NAMED largest errors where there is room."""
     axis.scatter(x, y, s=16, alpha=0.6, color=MODEL, linewidths=0)
     axis.grid(alpha=0.25)
     axis.figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     axis.figure.canvas.draw()  # now the layout is final
     style = {"textcoords": "offset points", "fontsize": 7, "color": "0.25", "parse_math": False}
     taken: list[Bbox] = []
-    for k in np.argsort(-np.abs(errors), kind="stable")[:NAMED]:
+    for name in errors.abs().sort_values(ascending=False, kind="stable").index[:NAMED]:
         for side, height in itertools.product(("left", "right"), (3, -9, 12, -18)):
             place = (4 if side == "left" else -4, height)
-            text = axis.annotate(names[k], (x[k], y[k]), place, ha=side, **style)
+            text = axis.annotate(name, (x[name], y[name]), place, ha=side, **style)
             box = text.get_window_extent()
             inside = axis.bbox.count_contains(box.corners()) == 4
             if inside and not any(box.overlaps(other) for other in taken):
@@ -38,33 +37,31 @@ def draw_people(
 
 
 @never_fatal
-def plot_scatter(
-    targets: np.ndarray, preds: np.ndarray, names: Sequence[str], unit: str, title: str, path: Path,
-    bounds: tuple[np.ndarray, np.ndarray] | None,
-) -> None:  # fmt: skip
-    """Prediction with its interval against truth, a point per subject; identity and least-squares line."""
-    found = regression_metrics(targets, preds)
+def plot_scatter(people: pandas.DataFrame, unit: str, title: str, path: Path) -> None:
+    """Prediction, with its interval if there is one, against truth, a point per subject; identity and
+    least-squares line. people: age, prediction, low and high of each subject (the index)."""
+    ages, preds = people.age, people.prediction
+    found = regression_metrics(ages, preds)
     figure, axis = plt.subplots(figsize=(5.6, 6.2), layout="constrained")
-    ends = np.array([min(targets.min(), preds.min()), max(targets.max(), preds.max())])
+    ends = np.array([min(ages.min(), preds.min()), max(ages.max(), preds.max())])
     axis.plot(ends, ends, color="0.3", linewidth=1, label="prediction = truth")
     if found["slope"] is not None:
-        line = preds.mean() + found["slope"] * (ends - targets.mean())
+        line = preds.mean() + found["slope"] * (ends - ages.mean())
         axis.plot(ends, line, color="#DD8452", linestyle="--", label=f"slope {found['slope']:.2f}")
-    if bounds is not None:
-        axis.vlines(targets, *bounds, color=MODEL, alpha=0.2, linewidth=1, label="prediction interval")
+    if people.low.notna().all():
+        ranged = {"color": MODEL, "alpha": 0.2, "linewidth": 1, "label": "prediction interval"}
+        axis.vlines(ages, people.low, people.high, **ranged)
     r = "undefined" if found["pearson_r"] is None else f"{found['pearson_r']:.2f}"
     axis.set(xlabel=f"true age ({unit})", ylabel=f"predicted age ({unit})", aspect="equal")
-    axis.set_title(f"{title}\n{len(targets)} subjects, MAE {found['mae']:.2f} {unit}, r {r}", fontsize=10)
-    draw_people(axis, targets, preds, preds - targets, names)
+    axis.set_title(f"{title}\n{len(ages)} subjects, MAE {found['mae']:.2f} {unit}, r {r}", fontsize=10)
+    draw_people(axis, ages, preds, preds - ages)
     save_figure(figure, path)
 
 
 @never_fatal
-def plot_bland_altman(
-    targets: np.ndarray, preds: np.ndarray, names: Sequence[str], unit: str, title: str, path: Path
-) -> None:
+def plot_bland_altman(people: pandas.DataFrame, unit: str, title: str, path: Path) -> None:
     """Error against the mean of prediction and truth, with the bias and the 95% limits of agreement."""
-    low, bias, high = limits_of_agreement(targets, preds)
+    low, bias, high = limits_of_agreement(people.age, people.prediction)
     figure, axis = plt.subplots(figsize=(6.4, 5), layout="constrained")
     axis.axhline(bias, color="#DD8452", label=f"bias {bias:+.2f}")
     limits = f"limits of agreement, bias -+ 1.96 SD: {low:+.2f} to {high:+.2f}"
@@ -72,8 +69,9 @@ def plot_bland_altman(
         axis.axhline(value, color="#DD8452", linestyle="--", label=label)
     axis.axhline(0, color="0.3", linewidth=1)
     axis.set(xlabel=f"mean of predicted and true age ({unit})", ylabel=f"predicted - true ({unit})")
-    axis.set_title(f"{title}\n{len(targets)} subjects", fontsize=10)
-    draw_people(axis, (targets + preds) / 2, preds - targets, preds - targets - bias, names)
+    axis.set_title(f"{title}\n{len(people)} subjects", fontsize=10)
+    errors = people.prediction - people.age
+    draw_people(axis, (people.age + people.prediction) / 2, errors, errors - bias)
     save_figure(figure, path)
 
 
