@@ -91,7 +91,7 @@ def _with_unit(text: str, unit: str) -> float | None:
     if unit not in PER_YEAR or not re.fullmatch(f"(?:{part})+", text):
         return None
     parts = re.findall(part, text)
-    named = [(float(number.replace(",", ".")), named_unit(word)) for number, word in parts]
+    named = [(_number(number), named_unit(word)) for number, word in parts]
     if any(word is None for _, word in named):
         return None
     return sum(number * PER_YEAR[unit] / PER_YEAR[word] for number, word in named)
@@ -158,20 +158,23 @@ def is_missing(cell: object, values: Sequence[str]) -> bool:
     """Whether a cell equals one of --missing_values, as text or as a number."""
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         return False
-    for value in values:
-        if str(cell).strip().casefold() == value.strip().casefold():  # as numbers, NaN does not equal NaN
-            return True
-        with contextlib.suppress(ValueError):
-            if float(str(cell).replace(",", ".")) == float(value):
-                return True
-    return False
+    text = str(cell).strip().casefold()
+    return any(text == value.strip().casefold() or _number(cell) == _number(value) for value in values)
 
 
 def bmi_class(length: object, weight: object) -> str:
     """The WHO class of the body mass index, from a length in cm or m and a weight in kg; '' if unknown."""
-    with contextlib.suppress(TypeError, ValueError, ArithmeticError):
-        length, weight = (float(str(cell).replace(",", ".")) for cell in (length, weight))
-        bmi = weight / (metres := length / (100 if length > 3 else 1)) ** 2
+    metres = _number(length) / (100 if _number(length) > 3 else 1)
+    with contextlib.suppress(ArithmeticError):
+        bmi = _number(weight) / metres**2
         if metres > 0 and 10 <= bmi <= 60:  # others are typing errors
             return next(name for limit, name in BMI_CLASSES.items() if bmi < limit)
     return ""
+
+
+def _number(cell: object) -> float:
+    """A cell as a number, also one with a decimal comma; NaN, which equals nothing, if it is none."""
+    try:
+        return float(str(cell).replace(",", "."))
+    except ValueError:
+        return math.nan
