@@ -7,7 +7,7 @@ import contextlib
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from datasets.ultrasound.flags import PER_YEAR, named_unit
 from utils.run.errors import CommandError, DataError
@@ -36,19 +36,12 @@ def find_spelling(texts: Sequence[str], unit: str) -> dict[str, bool]:
 
 
 def read_age(
-    cell: object,
-    named: object,
-    missing: Sequence[str],
-    unit: str,
-    *,
-    commas: bool,
-    thousands: bool,
-    sexes: bool,
+    cell: object, named: object, missing: Sequence[str], unit: str, spelling: Mapping[str, bool]
 ) -> tuple[float, bool]:
     """(the age in a cell, whether its unit is named, in the cell or beside it: `named`).
 
     NaN if --missing_values list the cell or the age in it: 0 stands for 000Y too. Raises ValueError with the
-    reason. commas, thousands, sexes: of `find_spelling`.
+    reason. spelling: of `find_spelling`.
     """
     if is_missing(cell, missing):
         return math.nan, False
@@ -61,9 +54,11 @@ def read_age(
         raise ValueError(f"a date or a time, not an age: {remedy}")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         raise ValueError("not a number")
-    if sexes and re.fullmatch(LETTER, str(cell).strip()):
+    if spelling["sexes"] and re.fullmatch(LETTER, str(cell).strip()):
         raise ValueError("the letter may be a sex or a unit: write months or weeks, or remove it")
-    text = (f"{cell} {named}" if named else str(cell)).strip().replace(",", "." if commas else ",")
+    text = (f"{cell} {named}" if named else str(cell)).strip()
+    if spelling["commas"]:
+        text = text.replace(",", ".")
     try:
         age, with_unit = float(text.replace("_", " ")), False  # Python would read 1_000 as a number
     except ValueError:
@@ -73,7 +68,7 @@ def read_age(
         raise ValueError("not a number" + " (write a decimal point)" * comma)
     if is_missing(f"{age:g}", missing):
         return math.nan, False
-    if thousands and isinstance(cell, str) and re.fullmatch(r"\d+\.\d+", text):
+    if spelling["thousands"] and isinstance(cell, str) and re.fullmatch(r"\d+\.\d+", text):
         remedy = f"write whole {unit} without it, and others with one or two decimals"
         raise ValueError(f"the point may separate thousands: {remedy}")
     oldest = OLDEST.get(unit, math.inf)

@@ -125,7 +125,7 @@ def _parse_rows(
             problems.add("bad_groups", f"row {number}, column {at['group']}", "the group is empty")
         else:
             try:
-                age, with_unit = cells.read_age(cell["age"], cell.get("unit"), codes, unit, **spelling)
+                age, with_unit = cells.read_age(cell["age"], cell.get("unit"), codes, unit, spelling)
                 converted += with_unit
                 problems.missing += math.isnan(age)
             except ValueError as error:
