@@ -43,8 +43,8 @@ OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # {member of the zip archive: pandas' engine for it}; {optional engine: (kind of file, package to install)}
 ENGINES = {"content.xml": "odf", "xl/workbook.xml": "openpyxl"}
 OTHERS = {"xlrd": ("an old .xls workbook", "xlrd"), "odf": ("an OpenDocument sheet (.ods)", "odfpy")}
-# The namespaces of strict Open XML, and the usual ones, which openpyxl expects.
 HIDDEN_ROW = rb'<(?:\w+:)?row\b(?=[^>]*\shidden="(?:1|true)")[^>]*\sr="(\d+)"'
+# The namespaces of strict Open XML, and the usual ones, which openpyxl expects.
 STRICT, USUAL = rb"http://purl\.oclc\.org/ooxml/(\w+)/", rb"http://schemas.openxmlformats.org/\1/2006/"
 
 
