@@ -22,7 +22,7 @@ def refuse_judged(path: Path, state: Mapping[str, Any], data: Any, flag: str, by
     by its content, which hashes.json beside it records. by_name: both runs read the same data, so that
     groups are compared by name too."""
     names, beside = state["trained_on"]["split"]["train"], path.parent / "hashes.json"
-    hashes = read_json(beside) if beside.is_file() else {}
+    hashes = read_json(beside, dict) if beside.is_file() else {}
     if not (hashes or by_name):
         LOG.warning(f"{beside} is not there: whether {flag} has seen val or test is unknown")
     judged = [name for part in ("val", "test") for name in data.split[part]]

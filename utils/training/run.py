@@ -243,7 +243,7 @@ def find_stage1(args: argparse.Namespace) -> Path:
             f"make one: python {STAGE1} --data_path {args.data_path}"
         )
     for run in reversed(list_runs(Path(args.output_dir))):
-        results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
+        results = read_json(run / "results.json", dict) if (run / "results.json").is_file() else {}
         fold = read_json(run / "config.json").get("args", {}).get("fold") if results else None
         found = [results.get(key) for key in ("task", "verdict", "synthetic")]
         if found == ["stage1", "LEARNED", True] and fold == args.fold:

@@ -78,6 +78,18 @@ run_script(main, argparse.Namespace())
     assert (ended.returncode, ended.stdout) == (code, "tidied up\n")
 
 
+def test_ctrl_c_ends_a_script_at_once_until_its_main_begins(monkeypatch):
+    """While PyTorch is imported there is nothing to save and nothing to say."""
+    monkeypatch.setattr("sys.argv", ["train_stage1.py"])
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        args = train_stage1.parse_args()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        assert ending(lambda: signal.raise_signal(signal.SIGINT), **vars(args)) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 def test_a_file_of_somebody_else_is_one_clear_error(capsys):
     assert ending(fail(PermissionError(13, "Permission denied", "/data/ages.csv"))) == 2
     assert capsys.readouterr().err.startswith("error: /data/ages.csv: Permission denied\n")
