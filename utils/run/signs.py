@@ -99,4 +99,4 @@ def best_row(history: History, task: Mapping[str, Any]) -> Mapping[str, Any]:
     """The epoch with the best value of the deciding metric, the first of equals; {} if there is none."""
     key, sign = f"val_{task['best']}", -1 if task["metrics"][task["best"]].higher else 1
     known = [row for row in history if is_number(row.get(key))]
-    return min(known, key=lambda row: (sign * row[key], row["epoch"]), default={})
+    return min(known, key=lambda row: sign * row[key], default={})
