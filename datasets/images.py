@@ -123,15 +123,16 @@ def _reading(path: Path | str) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            begin = file.read(24)
-            file.seek(0)
+            begin = file.peek(24)[:24]
             yield file
     except DataError:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image.\nCheck the path and the name (capitals count).") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(path, str(error)) from error
+        claim = f"the image claims more than the limit of {MAX_PIXELS:,} pixels: {error}"
+        remedy = "It was not decoded. Scale it down, or remove it from the data."
+        raise DataError(f"{path}: {claim}\n{remedy}") from error
     except Exception as error:  # damaged bytes make it raise anything: SyntaxError, struct.error, ...
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
@@ -239,12 +240,7 @@ def _open_checked(file, path: Path | str) -> Image.Image:
 
 def _check_header(path: Path | str, width: int, height: int, kind: str, several: bool) -> None:
     if width * height > MAX_PIXELS:
-        raise _too_large(path, f"{width} x {height} pixels")
+        raise Image.DecompressionBombError(f"{width} x {height} pixels")  # _reading tells the file
     if several:
         what = f"the file ({kind}) holds several frames; which one is meant cannot be known"
         raise DataError(f"{path}: {what}.\nSave the frame you mean as a file of its own.")
-
-
-def _too_large(path: Path | str, claim: str) -> DataError:
-    claim = f"the image claims more than the limit of {MAX_PIXELS:,} pixels: {claim}"
-    return DataError(f"{path}: {claim}\nIt was not decoded. Scale it down, or remove it from the data.")
