@@ -68,15 +68,9 @@ def check_last_batch(loader: DataLoader, model: nn.Module, run: Any, forward: Fo
             ) from error
 
 
-def on_cpu(criterion: Criterion) -> Criterion:
-    """A copy of a criterion with its class weights, for double precision on the CPU."""
-    return copy.deepcopy(criterion).cpu().double() if isinstance(criterion, nn.Module) else criterion
-
-
 def best_constant_loss(criterion: Criterion, labels: Tensor, outputs: int, start: float = 0.0) -> float:
     """The smallest mean loss that a constant output reaches on `labels`, found by LBFGS in double precision.
     For cross-entropy that is the label entropy, for MSE the variance; class weights and focal terms count."""
-    criterion = on_cpu(criterion)
     constant = torch.full((outputs,), start, dtype=torch.float64, requires_grad=True)
     how = {"max_iter": 100, "tolerance_grad": 1e-10, "line_search_fn": "strong_wolfe"}
     optimizer = torch.optim.LBFGS([constant], **how)
@@ -117,8 +111,10 @@ class LearningCheck:
         self, script: str, criterion: Criterion, labels: np.ndarray, val_labels: np.ndarray, outputs: int,
         drawn: np.ndarray | slice = slice(None),
     ):  # fmt: skip
-        self.watched = criterion
-        self.task, self.criterion, self.outputs = TASKS[script], on_cpu(criterion), outputs
+        self.watched, self.task, self.outputs = criterion, TASKS[script], outputs
+        if isinstance(criterion, nn.Module):  # its class weights are of the model's device and type
+            criterion = copy.deepcopy(criterion).cpu().double()
+        self.criterion = criterion
         self.labels = torch.as_tensor(labels)
         # What a constant output reaches; val has other class shares than the samples drawn for training.
         self.constant_loss = best_constant_loss(criterion, self.labels[drawn], outputs)
