@@ -64,7 +64,7 @@ def test_kills_while_saving_leave_a_whole_checkpoint(kills, tmp_path, monkeypatc
 
 def test_a_resumed_run_removes_what_a_killed_one_left(tmp_path, monkeypatch):
     run = stopped(monkeypatch, SCRIPT, tmp_path, 3, signal.SIGTERM)
-    (run / f".last.pth.{os.getpid()}.tmp").write_bytes(b"half a checkpoint")
+    (run / f".hashes.json.{os.getpid()}.tmp").write_bytes(b"half a file")
     (run / ".evaluation_report.txt.4711.tmp").write_bytes(b"of evaluate.py, which is not done")
     resume(SCRIPT, run)
     assert [path.name for path in run.glob(".*.tmp")] == [".evaluation_report.txt.4711.tmp"]
