@@ -72,6 +72,13 @@ def test_an_unset_variable_does_not_mean_the_default(script, flag, more, capsys)
     assert stop.value.code == 2 and f"argument {flag}: the text is empty" in capsys.readouterr().err
 
 
+def test_a_weight_is_auto_or_a_number():
+    parse_args = train_anomaly_with_labels.parse_args
+    assert [parse_args([f"--pos_weight={typed}"]).pos_weight for typed in ("auto", "2.5")] == ["auto", "2.5"]
+    with pytest.raises(SystemExit):
+        parse_args(["--pos_weight", "0"])
+
+
 def test_an_empty_column_means_none():
     args = evaluate.parse_args(["--run", "run", "--visit_column", "", "--group_column="])
     assert args.visit_column == args.group_column == "" and args.file_column is None

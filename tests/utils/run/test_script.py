@@ -50,6 +50,17 @@ def test_every_end_has_its_code(error, code, capsys):
     assert said == (f"error: {error}\n" if code < 5 else "")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no file system that is always full")
+def test_output_that_nobody_can_store_does_not_change_the_code():
+    program = "import argparse; from utils.run.script import run_script; run_script({}, argparse.Namespace())"
+    for main, code in (("lambda args: print(1)", 0), ("lambda args: print(1) or exit(143)", 143)):
+        with open("/dev/full", "w") as full:
+            environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+            command = [sys.executable, "-c", program.format(main)]
+            ended = subprocess.run(command, stdout=full, env=environment)
+        assert ended.returncode == code
+
+
 def test_an_error_of_another_rank_says_so(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     assert ending(fail(DataError("a bad file"))) == 3
