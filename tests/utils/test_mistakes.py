@@ -96,9 +96,9 @@ def test_a_map_without_range_leaves_the_image_as_it_is():
 
 def test_names_beside_points_neither_touch_nor_are_cut():
     figure, axis = plt.subplots(figsize=(3, 3), layout="constrained")
-    x = np.array([0, 0.001, 0.002, 1, 1, 1.001])
+    x = pandas.Series([0, 0.001, 0.002, 1, 1, 1.001], index=[f"subject {k}" for k in range(6)])
     axis.plot(x, x, label="line")
-    draw_people(axis, x, x, np.ones(6), [f"subject {k}" for k in range(6)])
+    draw_people(axis, x, x, x * 0 + 1)
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in axis.texts]
     assert len(boxes) >= 4
