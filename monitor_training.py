@@ -157,7 +157,7 @@ def progress(view: RunView) -> str:
 
 
 def epoch_table(view: RunView, rows: int) -> list[str]:
-    """The last epochs, one per line, the best marked; an earlier best epoch takes the place of the first."""
+    """The last epochs, a line each, the best marked: it takes the place of the first if it is earlier."""
     chosen, best = view.history[-rows:], view.best.get("epoch")
     if best is not None and best < chosen[0]["epoch"] and rows > 1:
         chosen = [view.best, *chosen[1:]]

@@ -50,8 +50,7 @@ def report_anomaly(
     trivial_val, trivial = np.split(fitted[:, 1], [len(val_labels)])
     chance = np.zeros(len(val_labels)), np.zeros(len(labels))
     references = {TRIVIAL: (trivial_val, trivial), "chance": chance, **others}
-    frames = np.arange(len(labels))
-    jackknife = GroupJackknife(scenarios, labels, frames)
+    jackknife = GroupJackknife(scenarios, labels, dataset.rows)  # both copies of a frame are one
     best = TRIVIAL if jackknife.auroc(labels, trivial)[0] > 0.5 else "chance"
 
     parts = {key: columns[key] for key in ("visibility", "category", "size")}
@@ -88,7 +87,7 @@ def report_anomaly(
     remedy = "; evaluate.py --paste N counts how many of N objects pasted into such frames are found"
     verdict, fields = report_binary(
         folder, split, state, labels, logits, classes, trivial=best, references=references,
-        val_labels=val_labels, groups=scenarios, fallback=frames, notes=notes, fit=fit_slope,
+        val_labels=val_labels, groups=scenarios, fallback=dataset.rows, notes=notes, fit=fit_slope,
         otherwise="" if labels.any() else remedy,
     )  # fmt: skip
     if labelled == "pasted":  # no claim about real anomalies

@@ -123,9 +123,11 @@ def read_json(
 
 
 def read_record(path: Path, *keys: str) -> dict[str, Any]:
-    """A JSON record of a run; CommandError if a key is missing because somebody edited the file."""
+    """A JSON record of a run; CommandError if a key is missing or a section is not an object, because it is
+    another file or somebody edited it."""
     value = read_json(path, dict)
-    if lacking := [key for key in keys if key not in value]:
+    sections = [key for key in ("args", "dataset") if not isinstance(value.get(key), dict)]
+    if lacking := [key for key in keys if key not in value or key in sections]:
         raise CommandError(f"{path} has no {some(lacking)}, which every run writes: was it edited?")
     return value
 

@@ -13,7 +13,7 @@ import pytest
 
 from utils.report.results import table, write_table
 from utils.run.errors import CommandError, counted, some
-from utils.run.folder import REPO_ROOT, create_run_folder, read_json, write_json, write_text
+from utils.run.folder import REPO_ROOT, create_run_folder, read_json, read_record, write_json, write_text
 from utils.run.log import format_size, format_values, start_log, stop_log
 
 
@@ -43,6 +43,14 @@ def test_json_of_a_windows_editor_is_read_and_a_repeated_key_is_refused(tmp_path
     (tmp_path / "a.json").write_text('{"train": ["1"], "val": ["2"], "train": ["3"]}')
     with pytest.raises(CommandError, match="a.json is not JSON: the key 'train' stands twice"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("args", [None, [], "x"])
+def test_a_record_whose_section_is_no_object_is_one_clear_error(tmp_path, args):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"script_name": "train_mae.py", "args": args}))
+    with pytest.raises(CommandError, match="config.json has no args, which every run writes"):
+        read_record(path, "script_name", "args")
 
 
 def test_a_file_that_is_too_large_for_a_record_is_not_read(tmp_path):
