@@ -204,7 +204,7 @@ def text_rows(text: str, path: Path) -> Content:
     box = next((columns for columns in BOXES if {*columns} <= {*names}), ["x", "y", "w", "h"])
     if form == "CSV":
         films = [name for name in names if name and any(map(FILM.search, cells[name]))]
-        if films and not used["sequence"]:
+        if films := [name for name in films if not used["sequence"] or name == used["frame"]]:
             raise ValueError(f"{films[0]} names films: call it sequence, and count their frames in `frame`")
         for name in filter(cells.get, NAMES["frame"]):  # the image's name rather than a count of the images
             frames, files = cells[used["frame"]], cells[name]
@@ -280,7 +280,7 @@ def kind_of(person: str) -> str:
     return person.rpartition(":")[0] or "pedestrian"
 
 
-def people_in(kinds: set[str], form: str, classes: tuple) -> set[str]:
+def people_in(kinds: set[str], form: str = "JRDB labels", classes: tuple = ()) -> set[str]:
     """The classes that are people: those with such a name, or the only class; otherwise a ValueError.
     kinds: classes that occur, classes: that may occur."""
     if form == "MOT":

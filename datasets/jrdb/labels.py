@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.images import check_relative_name
-from datasets.jrdb.box_files import is_person, kind_of, name_of, whole
+from datasets.jrdb.box_files import kind_of, name_of, people_in, whole
 from datasets.jrdb.classes import known_names, merge_sides, read_class_map
 from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
 from datasets.jrdb.frames import Images, frame_number, match_images, number_frames
@@ -182,9 +182,13 @@ def read_people(
 ) -> Iterator[Person]:
     """All people, by frame and id; of two records with the same id in a frame the first counts. Beside people
     with ids such as pedestrian:5 or 5, records with others such as car:5 are left out."""
-    records = (record for records in frames.values() for record in records if isinstance(record, dict))
-    kinds = {kind_of(name_of(record.get("label_id"))) for record in records}
-    people_kinds = {*filter(is_person, kinds)} or kinds
+    everything = (record for records in frames.values() for record in records if isinstance(record, dict))
+    try:
+        kinds = people_in({kind_of(name_of(record.get("label_id"))) for record in everything})
+    except ValueError as error:
+        remedy = "expected ids such as pedestrian:5 or 5, beside which others such as car:5 are left out"
+        problems.add("ids that do not say who is a person", remedy, f"{path}: {error}")
+        return
     for frame, (key, records) in enumerate(frames.items()):
         people = {}
         for position, record in enumerate(records):
@@ -194,7 +198,7 @@ def read_people(
                 what, example = ("box", "[x, y, w, h]") if person else ("label_id", '"pedestrian:N"')
                 place = f"{path}: frame {key}, record {position}: {str(given)[:80]}"
                 problems.add(f"no {what}", f'add "{what}": {example}, or remove the record', place)
-            elif kind_of(person) not in people_kinds:
+            elif kind_of(person) not in kinds:
                 counts["other_objects"] += 1
             elif person in people:
                 counts["duplicate_ids"] += 1

@@ -545,6 +545,8 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         (mot(rest=(1, 0, 0.9)) + "\n0,3,20,30,40,50,1,1,1.0", "class 0 of COCO but 1 of MOT, and both occur"),
         ("frame,x,y,w,h\n00:00:15,1,2,3,4\n", "without a number"),
         ("filename,x,y,w,h\nhall.mp4,1,2,30,40\n", "filename names films: call it sequence"),
+        ("sequence,image,x,y,w,h\ns1,clip.mp4,1,2,30,40\n", "image names films: call it sequence"),
+        ("video,image,x,y,w,h\na.mp4,b.mp4,1,2,30,40\n", "image names films: call it sequence"),
         ("frame,x,y,w,h\n-1,1,2,3,4\n", "without a number"),
         (coco().replace('"image_id": 0', '"image_id": 7', 1), "annotation 0: its image_id 7 is not in"),
         (coco().replace("IMG_0015", "IMG_0000"), "several images are called hall/IMG_0000.jpg: put the"),

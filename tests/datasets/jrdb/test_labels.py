@@ -1,11 +1,13 @@
 """Reading label files: columns, merging, splits, and one clear error for every kind of bad input."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.jrdb.boxes import read_boxes
 from datasets.jrdb.check import tell_counts
 from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
 from datasets.jrdb.flags import LabelRules
@@ -141,10 +143,21 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     assert "s: many interactions with nobody of the frame: are `pair` and `label_id` written" in caplog.text
 
 
-@pytest.mark.parametrize(("ids", "people"), [(["track:1", "ped:2"], 2), (["1", "car:2"], 1)])
+@pytest.mark.parametrize(("ids", "people"), [(["track:1", "track:2"], 2), (["1", "car:2"], 1)])
 def test_ids_of_people_may_have_another_prefix(tmp_path, ids, people):
     records = [person(1, BOX) | {"label_id": ids[0]}, person(2, [50, 20, 30, 60]) | {"label_id": ids[1]}]
     assert len(read(write_labels(tmp_path, "s", {FRAME: records})).boxes) == people
+
+
+def test_several_kinds_of_objects_are_not_people_without_a_word(tmp_path):
+    """Neither in training nor in prediction."""
+    records = [person(1, BOX) | {"label_id": "car:1"}, person(2, BOX) | {"label_id": "bike:2"}]
+    path = write_labels(tmp_path, "s", {FRAME: records})
+    with pytest.raises(DataError, match="(?s)s.json: none of the classes bike, car is .*pedestrian:5 or 5"):
+        read(path)
+    flags = Namespace(frame_rate=15.0, boxes_size=None, skip_bad_boxes=False)
+    with pytest.raises(DataError, match="s.json: none of the classes bike, car is"):
+        read_boxes(tmp_path, path, flags)
 
 
 def test_sequences_without_interactions_among_others_are_told(tmp_path, caplog):
