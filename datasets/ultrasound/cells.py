@@ -15,6 +15,7 @@ from utils.run.errors import CommandError, DataError
 # Higher ages are typing errors. In any other unit only negative ages are refused.
 OLDEST = {unit: 120 * per_year for unit, per_year in PER_YEAR.items()}
 LETTER = r"\d+(?:[.,]\d+)?\s*([^\W\d_])\.?"  # 45M
+EMPTY = "the age is empty or a spreadsheet error such as #N/A"
 FORMULA = "a formula without a stored value (open and save the file in a spreadsheet program)"
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 
@@ -46,7 +47,7 @@ def read_age(
     if is_missing(cell, missing):
         return math.nan, False
     if cell is None:
-        raise ValueError("the age is empty or a spreadsheet error such as #N/A")
+        raise ValueError(EMPTY)
     if isinstance(cell, str) and cell.startswith("="):
         raise ValueError(FORMULA)
     if hasattr(cell, "isoformat") or hasattr(cell, "total_seconds"):  # small numbers look so in such columns
@@ -68,7 +69,7 @@ def read_age(
         raise ValueError("not a number" + " (write a decimal point)" * comma)
     if is_missing(f"{age:g}", missing):
         return math.nan, False
-    if spelling["thousands"] and isinstance(cell, str) and re.fullmatch(r"\d+\.\d+", text):
+    if spelling["thousands"] and isinstance(cell, str) and re.fullmatch(r"\d+\.\d+", cell.strip()):
         remedy = f"write whole {unit} without it, and others with one or two decimals"
         raise ValueError(f"the point may separate thousands: {remedy}")
     oldest = OLDEST.get(unit, math.inf)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from datasets.ultrasound.cells import EMPTY
 from datasets.ultrasound.flags import PROBLEMS
 from utils.run.errors import DataError, counted, some
 
@@ -47,7 +48,10 @@ class AgeProblems:
         """
         found = {k: counted(len(self.found[k]), text) for k, text in PROBLEMS.items() if k in self.found}
         if refused := [kind for kind in found if kind not in self.exclude]:
-            advice = {kind: f" ({text})" for kind, text in (ADVICE | self.advice).items() if text}
+            usual = dict(ADVICE)
+            if all(reason == EMPTY for reason, _ in self.found.get("bad_ages", ())):
+                del usual["bad_ages"]  # what is empty has no unit and no code
+            advice = {kind: f" ({text})" for kind, text in (usual | self.advice).items()}
             lines = [f"{found[k]}: {describe(self.found[k])}{advice.get(k, '')}" for k in refused]
             if images.subject.nunique() > 2:
                 typed = [kind for kind in PROBLEMS if kind in refused or kind in self.exclude]

@@ -94,7 +94,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
 def _is_other_age(other: str, name: str) -> bool:
     """Whether one word tells a column from the one of ages: Age 2015 and Age 2021, V1 age and V2 age."""
     words, own = (
-        {*map(str.casefold, re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z]|\d{4})", text))} for text in (other, name)
+        {*map(str.casefold, re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z\d])", text))} for text in (other, name)
     )
     new = words - own
     same = any(re.search(USUAL["age"], word) for word in words & own)
@@ -107,7 +107,7 @@ def _parse_rows(
     """number, key and PERSON of each row with an id; the age is NaN if it is unusable."""
     unit, codes = args.target_unit, args.missing_values
     written = [cell.strip() for cell in body[at["age"]] if isinstance(cell, str)]
-    found, unusable, converted, spelling = [], [], 0, cells.find_spelling(written, unit)
+    found, converted, spelling = [], 0, cells.find_spelling(written, unit)
     for number, values in zip(body.index, body[list(at.values())].to_numpy(), strict=True):
         cell, age, role = dict(zip(at, values, strict=True)), math.nan, "id"
         try:
@@ -117,7 +117,8 @@ def _parse_rows(
                 key = f"{subject} visit {cells.visit_id(cell['visit'])}"
             if "file" in at:
                 role = "file"
-                key = cells.file_key(cells.subject_id(cell["file"]))
+                name = cells.subject_id(cell["file"])  # of the number 5.0: 5
+                key = cells.file_key(cell["file"] if isinstance(cell["file"], str) else name)
         except ValueError as error:
             problems.add("bad_ids", f"row {number}, column {at[role]}{_show(cell[role])}", str(error))
             continue
@@ -131,7 +132,6 @@ def _parse_rows(
             except ValueError as error:
                 place = f"row {number}, column {at['age']} (subject {subject}){_show(cell['age'])}"
                 problems.add("bad_ages", place, str(error))
-                unusable.append(cell["age"])
         bmi = cells.bmi_class(cell.get("length"), cell.get("weight"))
         traits = one_line(cell.get("group")), one_line(cell.get("sex")).upper(), bmi
         found.append((number, key, subject, age, *traits))
@@ -139,8 +139,6 @@ def _parse_rows(
         problems.notes.append(f"{converted} ages name their unit and are read in {unit}")
     if spelling["commas"]:
         problems.notes.append(f"column {at['age']}: commas are read as decimal commas")
-    if not any(cell is not None for cell in unusable):
-        problems.advice["bad_ages"] = ""  # what is empty has no unit and no code
     return pd.DataFrame(found, columns=["number", "key", *PERSON])
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import zipfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -908,7 +909,7 @@ def test_dicom_headers_stand_for_the_table(tmp_path):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 4096, (12, 30, 40))
     for k in range(12):  # as scanners name them, a folder each, without an ending
-        header = {"PatientAge": f"{20 + 5 * k:03d}Y", "PatientSex": "FM"[k % 2], "InstitutionName": "A"}
+        header = {"PatientAge": f"{20 + 5 * k:03d}Y", "PatientSex": "FM"[k % 2]}
         write_dicom(tmp_path / f"S{k}" / "IM000001", f"P{k}", pixels[k], **header)
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     data = load(tmp_path, image_dir=tmp_path, image_size=[30, 40])
@@ -934,9 +935,10 @@ def test_dicom_headers_stand_for_the_table(tmp_path):
     assert np.abs(inverted[0] - pixels[0] * 255 / 4095).max() <= 0.5
 
 
-def read_ages_of_headers(monkeypatch, ages: list[str], **flags):
+def read_ages_of_headers(monkeypatch, ages: list[str], names: Sequence[str] = (), **flags):
     """(the table of a folder of DICOM files with these ages, its subjects' ages); without pydicom."""
-    headers = {Path(f"S{k}.dcm"): {"PatientID": f"P{k}", "PatientAge": age} for k, age in enumerate(ages)}
+    names = names or [f"S{k}.dcm" for k in range(len(ages))]
+    headers = {Path(name): {"PatientID": f"P{k}", "PatientAge": ages[k]} for k, name in enumerate(names)}
     monkeypatch.setattr(files, "list_images", lambda _: (list(headers), ""))
     monkeypatch.setattr(files, "read_dicom_header", headers.get)
     table = files.read_headers(Path(), data_arguments(**flags))
@@ -960,7 +962,16 @@ def test_codes_in_dicom_headers_are_refused_as_in_a_table(monkeypatch):
     assert "--missing_values 0;" in table.problems.advice["far_ages"]
     table, ages = read_ages_of_headers(monkeypatch, ["", "x"])
     assert not ages and len(table.problems.found["bad_ages"]) == 2
-    assert "--excel_path" in table.problems.advice["bad_ages"]
+    for written in (["", "x"], ["", ""]):
+        table, _ = read_ages_of_headers(monkeypatch, written)
+        with pytest.raises(DataError, match="ids and ages can stand for the headers: --excel_path"):
+            table.problems.refuse(table.rows)
+
+
+def test_files_of_headers_keep_their_names(monkeypatch):
+    names = ["5.0", "pro\ufb01le.dcm", "\uff11.dcm"]  # without an ending, a ligature, a full-width digit
+    table, _ = read_ages_of_headers(monkeypatch, ["030Y", "040Y", "050Y"], names)
+    assert [*table.rows.index] == names and not table.left_out
 
 
 def test_headers_that_can_not_be_read_have_one_reason(tmp_path, monkeypatch):

@@ -7,11 +7,13 @@ import zipfile
 from datetime import datetime
 
 import openpyxl
+import pandas as pd
 import pytest
 
 from datasets.ultrasound import sheets
 from datasets.ultrasound.cells import visit_id
 from datasets.ultrasound.flags import add_data_arguments
+from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
 from tests.ultrasound_flags import data_arguments
@@ -487,6 +489,9 @@ def test_each_age_that_is_none_has_its_reason(tmp_path):
     assert "point may separate thousands" in str(thousands.problems.found["bad_ages"])
     months = read(write_ages(path, ["948", "1.020"]), target_unit="months")
     assert "may separate thousands: write whole months" in str(months.problems.found["bad_ages"])
+    path.write_text("Number,Age,Unit\n1,12.345,days\n2,8.285,days\n")
+    thousands = read(path, target_unit="days")
+    assert "point may separate thousands" in str(thousands.problems.found["bad_ages"])
     for unit, decimals in (("months", ["948", "1.020", "11.250"]), ("years", ["1.020", "11"])):
         assert read(write_ages(path, decimals), target_unit=unit).rows.age.min() == 1.02
     write_ages(path, [20, "n/a", -9, ""])
@@ -619,3 +624,27 @@ def test_advice_does_not_name_what_was_typed_or_cannot_help(tmp_path):
     with pytest.raises(DataError) as error:
         table.problems.refuse(table.rows)
     assert "(name each visit once" in str(error.value) and "--missing_values" not in str(error.value)
+
+
+@pytest.mark.parametrize("other", ["30", ""])
+def test_advice_for_one_cohort_is_given_whatever_the_other_holds(tmp_path, other):
+    problems = AgeProblems()
+    for name, age in (("healthy", "abc"), ("pathological", other)):
+        (tmp_path / name).write_text(f"Number,Age\n1,20\n2,{age}\n")
+        problems.take(read(tmp_path / name).problems, name)
+    with pytest.raises(DataError, match="--missing_values names what stands for an unknown age"):
+        problems.refuse(pd.DataFrame({"subject": ["1"]}))
+
+
+@pytest.mark.parametrize("names", [("Age1", "Age2"), ("Age_V1", "Age_V2"), ("age2015", "age2021")])
+def test_columns_of_ages_at_other_visits_are_warned_of(tmp_path, caplog, names):
+    (tmp_path / "t.csv").write_text(f"Number,{','.join(names)}\n1,20,22\n2,30,32\n")
+    read(tmp_path / "t.csv", age_column=names[0])
+    assert f"only {names[0]!r} is read" in caplog.text
+
+
+@pytest.mark.parametrize("column", ["5", "5.0"])
+def test_numbers_may_be_the_names_of_files(tmp_path, column):
+    cell = float(column) if "." in column else int(column)
+    path = write_book(tmp_path / "t.xlsx", A=[["Number", "Age", "File"], ["a", 20, cell], ["b", 30, "6.0"]])
+    assert [*read(path, file_column="File").rows.index] == ["5", "6.0"]
