@@ -269,7 +269,8 @@ def _choose(
 
 def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
     """Set projection and turn from sensor_setup.json; without it, from the poses in the names of the folders
-    and fov 90. A sensor without a pose is assumed to be where the other one is."""
+    and fov 90. A sensor without a pose is assumed to be where the other one is; without scans, the LiDAR at
+    FRONT, whose height above the ground pasted.py knows."""
     path, images = scenario.path / "sensor_setup.json", scenario.files["image"]
     for frame in sorted(images):  # the first readable header; if none is, reading the images fails
         with contextlib.suppress(DataError):
@@ -278,7 +279,7 @@ def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
     try:
         lidar = find_sensor(setup, "LIDAR", scenario.folders.get("points", ""), path)
         camera = find_sensor(setup, "RGB-CAM", scenario.folders["image"], path) or lidar or FRONT
-        lidar = lidar or camera
+        lidar = lidar or (camera if "points" in scenario.folders else FRONT)
         options = camera | camera.get("args", {})
         fov = float(options.get("camera_fov", options.get("fov", 90)))
         if not 5 <= fov < 180:

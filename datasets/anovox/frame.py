@@ -29,7 +29,8 @@ UNKNOWN = -1  # no label
 UNKNOWN_SHARE = 255  # no semantic image
 GROUND = -0.4  # metres; half of a scan's points lie lower
 NO_POINT = "a point in the model's region"
-READERS = ("pointclouds.py", "pasted.py", "raycast.py")  # files beside this one that make the arrays, too
+# The files beside this one that make the arrays, too
+READERS = ("palettes.py", "pointclouds.py", "pasted.py", "raycast.py")
 NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
 
 # (kind, key, files, items per file, item shape, produce(k), **options) -> the items; see open_cache

@@ -131,7 +131,8 @@ def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -
     if unknown := sorted(ids - {*ANOVOX.values(), *anomaly_ids}):
         LOG.warning(f"class ids that AnoVox does not have count as normal: {some(unknown)} (--anomaly_ids)")
     if ids and not colours and ANOVOX[ROAD] not in ahead:
-        what = f"no semantic image shows a road (class {ANOVOX[ROAD]}) ahead: are its ids AnoVox's?"
+        seen = f"none of {counted(len(few), 'semantic images')} looked at shows a road"
+        what = f"{seen} (class {ANOVOX[ROAD]}) ahead: are its ids AnoVox's?"
         LOG.warning(f"{what} Cityscapes' 29 to 33 are vehicles, not anomalies (--anomaly_ids)")
     ids = {name: _table(name)[used] for name in PALETTES}
     if len({np.isin(ids[name], anomaly_ids).tobytes() for name in fits}) == 1:

@@ -12,6 +12,7 @@ MAX_METRES = 1000.0  # no LiDAR sees that far
 INTENSITY = ("intensity", "reflectance", "reflectivity", "remission", "i")  # in any case
 COLOUR = ("rgb", "rgba")
 CLASS = ("label", "class", "classification", "tag", "objtag", *COLOUR)
+READ = {*"xyz", *INTENSITY, *CLASS}  # names of columns that `pick` knows
 
 
 def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> np.ndarray:
@@ -106,6 +107,8 @@ def _read_pcd(path, classes: bool) -> list[np.ndarray]:
     ):
         fields += [(name, "<" + {"F": "f", "U": "u", "I": "i"}[letter] + size)] * times
     names = [name for name, _ in fields]  # some are alike: padding is always called _
+    if twice := sorted({name for name in names if name.lower() in READ and names.count(name) > 1}):
+        raise ValueError(f"several of its columns are called {' and '.join(twice)}")
     fields = [(f"_{k}" if name in names[:k] else name, code) for k, (name, code) in enumerate(fields)]
     if kind == "binary_compressed":  # column by column
         packed, size = np.frombuffer(body, "<u4", 2).tolist()

@@ -278,6 +278,19 @@ def test_without_a_setup_the_poses_in_the_names_count(tmp_path, scenario):
     assert "fov 90 assumed" in found.missing()
 
 
+def test_without_scans_the_ground_stays_below_a_camera_however_high(tmp_path, scenario):
+    """The ground of pasted objects, which then is where AnoVox's own LiDAR would have it."""
+    for folder in [*scenario.glob("*LIDAR*")]:
+        shutil.rmtree(folder)
+    setup = json.loads((scenario / "sensor_setup.json").read_text())
+    for entry in setup.values():
+        entry["location"] = [0.0, 0.0, 2.4]
+    (scenario / "sensor_setup.json").write_text(json.dumps(setup))
+    (found,) = find_scenarios(tmp_path)
+    high = {"location": [0, 0, 2.4], "rotation": [0, 0, 0]}
+    assert np.allclose(found.projection, projection_matrix(96, 64, 90, high, FRONT))
+
+
 def test_a_field_of_view_as_carla_names_it(tmp_path, scenario):
     setup = json.loads((scenario / "sensor_setup.json").read_text())
     for entry in setup.values():

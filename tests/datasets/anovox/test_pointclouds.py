@@ -88,6 +88,15 @@ def test_a_pcd_file_may_repeat_names_and_write_colours_with_decimals(tmp_path):
     assert (point_classes(read_points(path, classes=True)[:, 3], "AnoVox", path) == 30).all()
 
 
+@pytest.mark.parametrize("name", ["x", "intensity", "Label"])
+def test_a_pcd_file_with_two_columns_for_one_value_is_refused(tmp_path, name):
+    path = tmp_path / "scan.pcd"
+    head = f"FIELDS x y z intensity Label {name}\nSIZE 4 4 4 4 4 4\nTYPE F F F F F F\nPOINTS 1\nDATA ascii\n"
+    path.write_text(head + "1 2 3 4 5 6\n")
+    with pytest.raises(DataError, match=f"several of its columns are called {name}"):
+        read_points(path)
+
+
 @pytest.mark.parametrize("order", ["ascii", "binary_little_endian", "binary_big_endian"])
 def test_a_ply_file_with_comments_and_faces(tmp_path, records, order):
     table = only(records, ["intensity", "ring", "z", "y", "x", "Label"])

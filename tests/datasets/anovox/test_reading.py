@@ -599,7 +599,7 @@ def test_class_ids_of_cityscapes_are_suspected(tmp_path, caplog):
     for path in semantic_files(tmp_path / "Scenario_one"):
         Image.fromarray(theirs[np.array(Image.open(path))]).save(path)
     find_palette(scenarios, (29, 33))
-    assert "no semantic image shows a road (class 1) ahead: are its ids AnoVox's?" in caplog.text
+    assert "looked at shows a road (class 1) ahead: are its ids AnoVox's?" in caplog.text
 
 
 def test_heights_above_the_ground_are_noticed_without_labels(tmp_path, caplog):
