@@ -44,7 +44,6 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     drawings: set[str] = set()
     parts = [open_images(sources, names, member.args, skipped, drawings) for member in trained.members]
     preds = [member.evaluate(part)["preds"] for member, part in zip(trained.members, parts, strict=True)]
-    skipped = {k: reason.removeprefix(f"{sources[k]}: ") for k, reason in skipped.items()}
     read = [k for k in range(len(sources)) if k not in skipped]
     rows = pandas.DataFrame([(names[k], ids[k][1]) for k in read], columns=["file", "subject"], dtype=object)
     rows["prediction"] = np.mean(preds, axis=0, dtype=float)[read]
@@ -59,7 +58,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     subjects = subjects.agg({"images": "sum", "prediction": "mean", "low": "first", "high": "first"})
     trained.tell_known(subjects.subject)
     tables = {"predictions": rows.round(3), "subjects": subjects.round(3)}
-    tables["skipped"] = skipped_table({"file": names}, skipped)
+    tables["skipped"] = skipped_table({"file": names}, skipped, sources)
     if drawings:
         LOG.warning(DRAWINGS.format(len(drawings), some(sorted(drawings), 3)))
     warn_of_cut([sources[k] for k in read], options.intensity_range)

@@ -64,7 +64,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     read = np.array([k for k in rows if k not in reasons], int)
     frames = pandas.DataFrame(names | {"score": scores.round(6), "alarm": alarms.astype(int)})
     tables = {"predictions": frames.iloc[read].reset_index(drop=True)}
-    tables["skipped"] = skipped_table(names, reasons)
+    tables["skipped"] = skipped_table(names, reasons, [frame.scenario.path for frame in table.frames])
 
     def show(output: Path) -> None:
         drawn = read[spread(len(read), args.max_pictures)]

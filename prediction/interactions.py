@@ -54,21 +54,22 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     if pixels and not len(pictured):
         raise DataError(f"{args.input}: no frame with boxes has an image, such as {folders[0]}/000015.jpg")
 
+    paths = [folders[s] / key for s, key in zip(dataset.frame_sequences, dataset.frame_keys, strict=True)]
+
     def open_image(frame: int) -> np.ndarray:
-        sequence = dataset.frame_sequences[frame]
-        return read_panorama(folders[sequence] / dataset.frame_keys[frame], dataset.pano_sizes[sequence])
+        return read_panorama(paths[frame], dataset.pano_sizes[dataset.frame_sequences[frame]])
 
     scored = pictured if pixels else np.arange(frames)
-    dataset, pairs, skipped = score_frames(trained, dataset, scored, open_image if pixels else None)
+    scored_pairs, pairs, skipped = score_frames(trained, dataset, scored, open_image if pixels else None)
     people = np.flatnonzero(np.isin(dataset.people_frames, np.setdiff1d(scored, list(skipped))))
     threshold = trained.state.get("stage1_threshold", trained.state["threshold"])
-    clusters = find_clusters(*dataset.people_and_pairs(), pairs["p_interaction"].to_numpy(), threshold)
+    clusters = find_clusters(*scored_pairs.people_and_pairs(), pairs["p_interaction"].to_numpy(), threshold)
     groups = number_groups(dataset.people_frames, clusters)
     names = np.array(dataset.sequences)[dataset.frame_sequences]
     tables = {
         "predictions": pairs.round({"p_interaction": 6, "p_type": 6}),
         "groups": list_people(dataset, groups, people),
-        "skipped": skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped),
+        "skipped": skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped, paths),
     }
     if len(sequences) == 1:
         tables = {name: table.drop(columns="sequence") for name, table in tables.items()}
@@ -83,7 +84,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
             except DataError as error:  # a geometry model opens its images only here
                 LOG.warning(f"no picture: {str(error).splitlines()[0]}")
                 continue
-            picture = draw_frame(trained, dataset, frame, image, pairs, groups)
+            picture = draw_frame(trained, scored_pairs, frame, image, pairs, groups)
             sequence = f"{names[frame]}_".replace("/", "_") if len(sequences) > 1 else ""  # may be a path
             save_panorama(picture, output / f"{sequence}{Path(dataset.frame_keys[frame]).stem}.png")
             drawn += 1

@@ -1,5 +1,6 @@
 """Unreadable files do not stop predict.py: they are listed in skipped.csv and reported at the end."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -27,10 +28,14 @@ class Opened:
             return np.zeros((1, *self.shape), self.dtype)
 
 
-def skipped_table(columns: Mapping[str, Sequence], reasons: Mapping[int, str]) -> pandas.DataFrame:
-    """The rows of `columns` that are keys of `reasons` {row: why}, sorted, with a column `reason`."""
-    why = pandas.Series(reasons, dtype=object)
-    return pandas.DataFrame(dict(columns)).assign(reason=why).loc[sorted(reasons)].reset_index(drop=True)
+def skipped_table(
+    columns: Mapping[str, Sequence], reasons: Mapping[int, str], places: Sequence
+) -> pandas.DataFrame:
+    """The rows of `columns` that are keys of `reasons` {row: why}, sorted, with a column `reason`: it begins
+    after the row's file or folder (`places`), which `columns` name."""
+    why = {k: re.sub(rf"^{re.escape(str(places[k]))}(: |[/\\])", "", text) for k, text in reasons.items()}
+    table = pandas.DataFrame(dict(columns)).assign(reason=pandas.Series(why, dtype=object))
+    return table.loc[sorted(reasons)].reset_index(drop=True)
 
 
 def tell_skipped(skipped: pandas.DataFrame, total: int, unit: str, output: Path) -> None:

@@ -343,6 +343,7 @@ def test_an_image_that_can_not_be_used_is_listed_and_the_rest_predicted(stage2, 
     skipped = pandas.read_csv(output / "skipped.csv")
     assert skipped["frame"].tolist() == ["000015.jpg", "000045.jpg", "000060.jpg"]
     assert "1880x480" in skipped["reason"][2]
+    assert not any(str(tmp_path) in reason for reason in skipped["reason"]), "sequence and frame name it"
     for table in ("predictions", "groups"):
         assert set(pandas.read_csv(output / f"{table}.csv")["frame"]) == {"000030.jpg"}
     assert [path.name for path in output.glob("*.png")] == ["000030.png"]

@@ -153,6 +153,8 @@ def test_what_can_not_be_read_is_listed_and_the_rest_is_predicted(unlabelled, tm
     assert list(skipped) == ["scenario", "frame", "reason"] and skipped["frame"].tolist() == [
         int(path.stem.rsplit("_", 1)[1]) for path in (first, scan)
     ]
+    sensors = [f"{path.parent.name}/{path.name}" for path in (first, scan)]  # below the scenario
+    assert [reason.split(":")[0] for reason in skipped["reason"]] == sensors
     rows = pandas.read_csv(tmp_path / "out" / "predictions.csv")
     left = whole.drop(index=[0, 7]).reset_index(drop=True)
     assert rows["frame"].tolist() == left["frame"].tolist() and np.allclose(rows["score"], left["score"])
