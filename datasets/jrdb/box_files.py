@@ -18,13 +18,13 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas
 
 from datasets.jrdb.frames import frame_number
+from datasets.jrdb.people import is_number, is_person, kind_of, name_of, people_in, whole
 from datasets.jrdb.problems import Problems
 from utils.run.errors import some
 from utils.run.folder import unique_keys
@@ -32,9 +32,6 @@ from utils.run.folder import unique_keys
 # id: "" for a person without an id, None for a row that only says that the frame exists. box: as written.
 # kind: the class; None if there is none
 COLUMNS = ("sequence", "frame", "id", "box", "where", "kind")
-PERSON_TYPES = ("pedestrian", "person", "person_sitting", "cyclist", "human", "people")
-MOT_PEOPLE = {"1", "2", "7", "-1", ""}  # MOT16 and later: pedestrian, person on vehicle, static; not given
-NO_ID = ("", "-1", "nan", "none", "null", "na", "n/a")
 # What columns may be called, apart from spaces, dots, - and _; of several the one named first here counts.
 NAMES = {kind: names.split() for kind, names in {
     "frame": "frame frameid framenumber frameindex framename image filename imagename imagepath imageid",
@@ -69,13 +66,14 @@ class Content(NamedTuple):
 
 def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame | None:
     """Read one file below `given` into COLUMNS, x, y, w, h (NaN if not a number), file (its path) and
-    all_of_it: its name names the sequence; else rows or folder do. An unreadable file is a problem and None.
+    named_by_file: whether the file's name names the sequence (else its rows or folder do). An unreadable file
+    is a problem and None.
 
     attrs: form and size of its Content; others: the classes of boxes left out because they are not of people.
     """
     try:
         form, rows, corners, size, classes = parse(path.read_text(encoding="utf-8-sig"), path)
-        table = pandas.DataFrame(rows, columns=COLUMNS).assign(file=str(path), all_of_it=False)
+        table = pandas.DataFrame(rows, columns=COLUMNS).assign(file=str(path), named_by_file=False)
         kinds = table["kind"].dropna()
         others = kinds[~kinds.isin(people_in({*kinds}, form, classes))]
         table.loc[others.index, "id"] = None
@@ -100,18 +98,23 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
         if size and (table[["w", "h"]].max().to_numpy() > size).any():
             size = None  # that of a box, not of the image
         table["w"], table["h"] = table["w"] - table["x"], table["h"] - table["y"]
+    name_sequence(table, form, path, given)
+    table.attrs = {"form": form, "size": size, "others": others.tolist()}
+    return table
+
+
+def name_sequence(table: pandas.DataFrame, form: str, path: Path, given: Path) -> None:
+    """Name the sequence of the rows that do not, by the folder or the name of their file."""
     folder = path.parent.relative_to(given).as_posix().removeprefix(".") if given.is_dir() else ""
     numbers = {frame_number(whole(frame)) for frame in table["frame"].unique()}
     unnamed = table["sequence"] == ""
     if form == "KITTI detections":  # a frame in each file
-        table = table.assign(frame=path.stem, sequence=folder)
+        table["frame"], table["sequence"] = path.stem, folder
     elif given.is_dir() and path.stem.isdecimal() and numbers == {int(path.stem)}:  # as well
         table.loc[unnamed, "sequence"] = folder
     elif given.is_dir() or form.startswith("JRDB"):
         name = path.parent.parent.name if path.stem in ("gt", "det") else path.stem  # SEQUENCE/gt/gt.txt
-        table.loc[unnamed, ["sequence", "all_of_it"]] = name, True
-    table.attrs = {"form": form, "size": size, "others": others.tolist()}
-    return table
+        table.loc[unnamed, ["sequence", "named_by_file"]] = name, True
 
 
 def parse(text: str, path: Path) -> Content:
@@ -185,40 +188,26 @@ def track_of(entry: dict) -> str:
 
 
 def text_rows(text: str, path: Path) -> Content:
-    """`parse` for lines of cells, with a header (column names as in NAMES and BOXES) or without. If columns
-    width and height beside two corners are the same in every row, they are the size of the panorama."""
+    """`parse` for lines of cells, with a header (column names as in NAMES and BOXES) or without."""
     lines = [line.rstrip(" ,;\t") for line in text.splitlines()]
     first = next(filter(None, lines))
     separator = next((mark for mark in ";\t," if mark in first), " ")
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    rows = [(f"line {reader.line_num}", [cell.strip() for cell in cells]) for cells in reader if cells]
-    for _, cells in rows if separator != "," else ():
-        cells[:] = [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells]
-    form, names = recognise([cells for _, cells in rows], first)
+    rows = [(f"line {reader.line_num}", [cell.strip() for cell in row]) for row in reader if row]
+    if separator != ",":
+        rows = [(line, [with_decimal_point(cell) for cell in row]) for line, row in rows]
+    form, names = recognise([row for _, row in rows], first)
     if form == "CSV":
         rows = rows[1:]
-        if too_long := [line for line, cells in rows if len(cells) > len(names)]:
+        if too_long := [line for line, row in rows if len(row) > len(names)]:
             raise ValueError(f"{too_long[0]} has more cells than the header (decimal commas?)")
     cells = {name: [row[k] if k < len(row) else "" for _, row in rows] for k, name in enumerate(names)}
-    used = {kind: next(filter(names.count, known), None) for kind, known in NAMES.items()}
-    box = next((columns for columns in BOXES if {*columns} <= {*names}), ["x", "y", "w", "h"])
+    used, box = choose_columns(form, names, cells, first)
+    corners = not box[-1].endswith(("h", "height"))
+    size = size_beside(cells) if corners else None
     if form == "CSV":
-        films = [name for name in names if name and any(map(FILM.search, cells[name]))]
-        if films := [name for name in films if not used["sequence"] or name == used["frame"]]:
-            raise ValueError(f"{films[0]} names films: call it sequence, and count their frames in `frame`")
-        for name in filter(cells.get, NAMES["frame"]):  # the image's name rather than a count of the images
-            frames, files = cells[used["frame"]], cells[name]
-            one_each = len({*frames}) == len({*files}) == len({*zip(frames, files, strict=True)})
-            if one_each and all(map(IMAGE.search, files)):
-                used["frame"] = name
-        needed = used["frame"] or "frame", *box, *filter(None, [used["id"]])
-        if wrong := [name for name in needed if names.count(name) != 1]:
-            what = "several columns" if {*wrong} <= {*names} else "no column"
-            raise ValueError(f"{what} {', '.join(wrong)} in {first.strip()[:80]}")
-        typed = [name for name in names if name and any(map(is_person, cells[name]))]
-        if typed and used["class"] not in typed:  # their column may have another name
-            used["class"] = typed[0]
-        if unused := [name for name in names if name and name not in (*used.values(), *box)]:
+        read = ["", *used.values(), *box, *(("width", "height") if size else ())]
+        if unused := [name for name in names if name not in read]:
             form = f"CSV (columns not used: {some(unused)})"
     column = {kind: cells.get(name, [""] * len(rows)) for kind, name in used.items()}
     for (line, _), person in zip(rows, column["id"], strict=True):
@@ -239,11 +228,45 @@ def text_rows(text: str, path: Path) -> Content:
     pairs = zip(videos, name_videos(column["camera"]), strict=True)
     sequences = ["/".join(filter(None, pair)) for pair in pairs]
     found = list(zip(sequences, column["frame"], ids, boxes, places, kinds, strict=True))
-    corners, size = not box[-1].endswith(("h", "height")), None
-    if corners and {"width", "height"} <= {*names}:
-        sides = {*zip(map(whole, cells["width"]), map(whole, cells["height"]), strict=True)}
-        size = tuple(map(int, min(sides))) if len(sides) == 1 and all(map(str.isdigit, min(sides))) else None
     return Content(form, found, corners, size)
+
+
+def choose_columns(
+    form: str, names: list[str], cells: dict[str, list[str]], first: str
+) -> tuple[dict[str, str | None], list[str]]:
+    """{key of NAMES: its column, or None} and the four columns of the box. cells: of each column; first: the
+    line of the header."""
+    used = {kind: next(filter(names.count, known), None) for kind, known in NAMES.items()}
+    box = next((columns for columns in BOXES if {*columns} <= {*names}), ["x", "y", "w", "h"])
+    if form != "CSV":
+        return used, box
+    films = [name for name in names if name and any(map(FILM.search, cells[name]))]
+    if films := [name for name in films if not used["sequence"] or name == used["frame"]]:
+        raise ValueError(f"{films[0]} names films: call it sequence, and count their frames in `frame`")
+    for name in filter(cells.get, NAMES["frame"]):  # the image's name rather than a count of the images
+        frames, files = cells[used["frame"]], cells[name]
+        one_each = len({*frames}) == len({*files}) == len({*zip(frames, files, strict=True)})
+        if one_each and all(map(IMAGE.search, files)):
+            used["frame"] = name
+    needed = used["frame"] or "frame", *box, *filter(None, [used["id"]])
+    if wrong := [name for name in needed if names.count(name) != 1]:
+        what = "several columns" if {*wrong} <= {*names} else "no column"
+        raise ValueError(f"{what} {', '.join(wrong)} in {first.strip()[:80]}")
+    typed = [name for name in names if name and any(map(is_person, cells[name]))]
+    if typed and used["class"] not in typed:  # their column may have another name
+        used["class"] = typed[0]
+    return used, box
+
+
+def size_beside(cells: dict[str, list[str]]) -> tuple[int, int] | None:
+    """The size of the panorama: columns width and height beside two corners, if the same in every row."""
+    if not {"width", "height"} <= {*cells}:
+        return None
+    sizes = {*zip(map(whole, cells["width"]), map(whole, cells["height"]), strict=True)}
+    if len(sizes) != 1:
+        return None
+    width, height = sizes.pop()
+    return (int(width), int(height)) if width.isdigit() and height.isdigit() else None
 
 
 def recognise(rows: list[list[str]], first: str) -> tuple[str, list[str]]:
@@ -263,52 +286,12 @@ def recognise(rows: list[list[str]], first: str) -> tuple[str, list[str]]:
     return form, list(columns)
 
 
-def is_number(cell: str) -> bool:
-    return re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", cell) is not None
+def with_decimal_point(cell: str) -> str:
+    return cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def is_whole(cell: str) -> bool:
     return whole(cell).lstrip("-").isdigit()
-
-
-def is_person(kind: str) -> bool:
-    return kind.strip().lower() in PERSON_TYPES
-
-
-def kind_of(person: str) -> str:
-    """The class in an id of JRDB such as car:5; a bare id is a pedestrian's."""
-    return person.rpartition(":")[0] or "pedestrian"
-
-
-def people_in(kinds: set[str], form: str = "JRDB labels", classes: tuple = ()) -> set[str]:
-    """The classes that are people: those with such a name, or the only class; otherwise a ValueError.
-    kinds: classes that occur, classes: that may occur."""
-    if form == "MOT":
-        if {"0", "1"} <= kinds:
-            what = "a person is class 0 of COCO but 1 of MOT, and both occur"
-            raise ValueError(f"{what}: keep only people's rows")
-        return {"0"} if "0" in kinds else MOT_PEOPLE
-    people = {*filter(is_person, (*kinds, *classes))}
-    if form.startswith("KITTI"):
-        return people
-    if not people and len(kinds) > 1:
-        named = ", ".join(sorted(kinds)[:8])
-        raise ValueError(f"none of the classes {named} is called person: rename or keep only that of people")
-    return people or kinds
-
-
-@lru_cache(maxsize=None, typed=True)  # few ids, frames and classes in many rows
-def whole(cell: Any) -> str:
-    """The cell as text; whole numbers lose their decimals (15.0 and 1.5e+01 become 15)."""
-    text = str(cell).strip()
-    decimals = not text.isdigit() and is_number(text) and float(text).is_integer()
-    return str(int(float(text))) if decimals else text
-
-
-def name_of(cell: Any) -> str:
-    """An id, text or number, as text; "" for none (NO_ID, "person:-1") and for anything else."""
-    text = whole(cell) if type(cell) in (int, float, str) else ""
-    return "" if text.lower() in NO_ID or text.endswith(":-1") else text
 
 
 def name_folders(images: list[str]) -> list[str]:

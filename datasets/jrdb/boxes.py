@@ -14,11 +14,12 @@ import pandas
 
 from datasets.images import check_relative_name, walk
 from datasets.jrdb import labels
-from datasets.jrdb.box_files import FORMS, read_rows, whole
+from datasets.jrdb.box_files import FORMS, read_rows
 from datasets.jrdb.check import tell_counts
 from datasets.jrdb.flags import LabelRules
 from datasets.jrdb.frames import PANORAMA_SIZE, Images, list_images, match_images, number_frames
 from datasets.jrdb.labels import Person, Sequence
+from datasets.jrdb.people import whole
 from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, DataError, some
 from utils.run.log import LOG
@@ -50,8 +51,9 @@ def read_boxes(
     rows["frame"] = rows["frame"].map(whole)
     for name, own in rows.groupby("sequence"):
         files = own["file"].unique()
-        if len(files) > 1 and (own["all_of_it"].any() or own.groupby("frame")["file"].nunique().max() > 1):
-            remedy = "each counts as all of it: rename them, or pass one file, or the folder of one kind"
+        again = own["named_by_file"].any() or own.groupby("frame")["file"].nunique().max() > 1
+        if len(files) > 1 and again:
+            remedy = "each counts as the whole sequence: rename them, or pass one, or the folder of one kind"
             problems.add(f"several files of sequence {name}", remedy, ", ".join(files))
     problems.raise_any()
     boxed = rows["id"].notna()  # the other rows only say that a frame exists

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.images import check_relative_name
-from datasets.jrdb.box_files import kind_of, name_of, people_in, whole
 from datasets.jrdb.classes import known_names, merge_sides, read_class_map
 from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
 from datasets.jrdb.frames import Images, frame_number, match_images, number_frames
+from datasets.jrdb.people import kind_of, name_of, people_in, whole
 from datasets.jrdb.problems import Problems
 from utils.run.folder import unique_keys
 

@@ -9,9 +9,9 @@ The way of a pair from its label file to the batch, one file after the other:
     crops.py      load_crops: the pixels of the people, in runs that use them
     dataset.py    JRDBPairDataset: the pairs of a split; `draw` samples an epoch, `__getitems__` makes a batch
 
-The other files: index.py (caches what labels.py read), splits.py (which sequences), classes.py (names to
-types), problems.py (collects errors), balance.py (stage 2), augmentation.py (on the batch), boxes.py and
-box_files.py (people without labels, for predict.py).
+The other files: index.py (caches what labels.py read), splits.py (which sequences), people.py (who is a
+person), classes.py (names to types), problems.py (collects errors), balance.py (stage 2), augmentation.py (on
+the batch), boxes.py and box_files.py (people without labels, for predict.py).
 
 Every split holds all pairs in range, in a fixed order, except ambiguous ones: two people of one group whose
 interaction nobody annotated, and pairs above --max_difficulty. An epoch samples the train split (positives

@@ -483,6 +483,16 @@ def test_width_and_height_beside_corners_may_be_the_images(tmp_path, read):
     )
     (sequence,), *_ = read(tmp_path, tmp_path / "boxes.csv")
     assert sequence.boxes.tolist() == [[9, 50, 31, 80]]
+    (tmp_path / "boxes.csv").write_text(
+        "filename,width,height,xmin,ymin,xmax,ymax\n0.jpg,3760,480,9,50,40,130\n"
+    )
+    assert "not used" not in read(tmp_path, tmp_path / "boxes.csv")[2]
+    with (tmp_path / "boxes.csv").open("a") as file:
+        file.write("1.jpg,1880,240,9,50,40,130\n")
+    assert "CSV (columns not used: width, height)" in read(tmp_path, tmp_path / "boxes.csv")[2]
+    (tmp_path / "boxes.csv").write_text("filename,width,height,xmin,ymin,xmax,ymax\n")
+    with pytest.raises(DataError, match="no boxes of people"):
+        read(tmp_path, tmp_path / "boxes.csv")
 
 
 def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
