@@ -195,6 +195,10 @@ def _open_scenario(folder: Path, configured: dict, camera: str | None) -> Scenar
     for sensor, (names, endings) in SENSORS.items():
         pattern = re.compile(rf"({'|'.join(names)})([^A-Z].*)?")
         if candidates := [entry for entry in folders if pattern.fullmatch(plain(entry.name))]:
+            if len({pattern.fullmatch(plain(entry.name))[1] for entry in candidates}) > 1:
+                what = f"{sensor} stands in folders of both AnoVox layouts"
+                listed = some(entry.name for entry in candidates)
+                raise DataError(f"{folder}: {what}: {listed}.\nKeep those of one export.")
             chosen = _choose(sensor, candidates, camera, scenario.folders, setup)
             scenario.folders[sensor] = chosen.name
             files, unread = _frames_in(chosen.iterdir(), endings)

@@ -149,6 +149,14 @@ def renamed(scenario: Path, names: dict[str, str]) -> dict:
     return setup
 
 
+def test_a_sensor_in_folders_of_both_layouts_is_refused(tmp_path, scenario):
+    """Which of them the labels belong to, nobody can tell."""
+    (image,) = [entry for entry in scenario.iterdir() if entry.name.startswith("RGB-CAM")]
+    shutil.copytree(image, scenario / "RGB_IMG")
+    with pytest.raises(DataError, match="image stands in folders of both AnoVox layouts: RGB-CAM.* RGB_IMG"):
+        find_scenarios(tmp_path)
+
+
 def test_of_cameras_whose_names_say_no_pose_the_front_one_is_found_and_named(tmp_path, scenario):
     names = {"RGB-CAM": "RGB-CAM_right", "SEMANTIC-CAM": "SEMANTIC-CAM_right", "LIDAR": "LIDAR_top"}
     setup = renamed(scenario, names)
