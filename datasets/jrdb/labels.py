@@ -26,7 +26,9 @@ from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
 from datasets.jrdb.frames import Images, frame_number, match_images, number_frames
 from datasets.jrdb.people import kind_of, name_of, people_in, whole
 from datasets.jrdb.problems import Problems
+from utils.run.errors import some
 from utils.run.folder import unique_keys
+from utils.run.log import LOG
 
 LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
 LABEL_FILES = "[!.]*.[jJ][sS][oO][nN]"  # macOS adds ._NAME.json
@@ -183,12 +185,17 @@ def read_people(
     """All people, by frame and id; of two records with the same id in a frame the first counts. Beside people
     with ids such as pedestrian:5 or 5, records with others such as car:5 are left out."""
     everything = (record for records in frames.values() for record in records if isinstance(record, dict))
+    found = {kind_of(name_of(record.get("label_id"))) for record in everything}
     try:
-        kinds = people_in({kind_of(name_of(record.get("label_id"))) for record in everything})
+        kinds = people_in(found)
     except ValueError as error:
         remedy = "expected ids such as pedestrian:5 or 5, beside which others such as car:5 are left out"
         problems.add("ids that do not say who is a person", remedy, f"{path}: {error}")
         return
+    if others := sorted(found - kinds):
+        LOG.warning(
+            f"{path}: records of {some(others)} are left out, not called {' or '.join(sorted(kinds))}"
+        )
     for frame, (key, records) in enumerate(frames.items()):
         people = {}
         for position, record in enumerate(records):

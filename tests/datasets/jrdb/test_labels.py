@@ -133,6 +133,7 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     sequence = read(write_labels(tmp_path, "s", {FRAME: records, "000030.jpg": []}))
     assert sequence.counts["missing_partners"] == 2
     assert sequence.counts["duplicate_ids"] == sequence.counts["other_objects"] == 1
+    assert "s.json: records of car are left out, not called pedestrian" in caplog.text
     assert sequence.boxes.tolist() == [BOX, BOX]  # the first record stays
     assert sequence.types.tolist() == [4]
     assert sequence.starts.tolist() == [0, 2, 2]
