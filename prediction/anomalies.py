@@ -41,13 +41,13 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     lacks = {}  # {frame with a scan: what its points lack, or ""}
 
     def open_lazily(kind, key, files, counts, shape, produce: Callable, dtype=np.uint8) -> Opened:
-        def read(k: int) -> np.ndarray:
+        def produce_and_look(k: int) -> np.ndarray:
             item = produce(k)
             if kind == "anovox_points" and table.frames[k].path("points"):
                 lacks[k] = lacking(item[0])
             return item
 
-        return Opened(read, shape, reasons, dtype)
+        return Opened(produce_and_look, shape, reasons, dtype)
 
     def frames_for(member: Trained) -> AnoVoxDataset:
         sizes = tuple(member.args.image_size), member.args.max_points

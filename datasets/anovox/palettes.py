@@ -121,30 +121,42 @@ def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -
             with contextlib.suppress(DataError):
                 pixels = colours_or_ids(path)
                 (ids if pixels.dtype == np.uint8 else colours).update(np.unique(pixels).tolist())
-                height, width = pixels.shape
-                middle = slice(2 * width // 5, 3 * width // 5)
-                ahead.update(np.unique(pixels[11 * height // 20 : 3 * height // 4, middle]).tolist())
+                ahead.update(np.unique(ahead_of_car(pixels)).tolist())
         used = np.array(sorted(colours), np.int64)
         fits = fitting(used)
         if not colours or len(fits) < len(PALETTES):
             break
     if unknown := sorted(ids - {*ANOVOX.values(), *anomaly_ids}):
         LOG.warning(f"class ids that AnoVox does not have count as normal: {some(unknown)} (--anomaly_ids)")
-    if ids and not colours and ANOVOX[ROAD] not in ahead:
-        seen = f"none of {counted(len(few), 'semantic images')} looked at shows a road"
-        what = f"{seen} (class {ANOVOX[ROAD]}) ahead: are its ids AnoVox's?"
-        LOG.warning(f"{what} Cityscapes' 29 to 33 are vehicles, not anomalies (--anomaly_ids)")
-    ids = {name: _table(name)[used] for name in PALETTES}
-    if len({np.isin(ids[name], anomaly_ids).tobytes() for name in fits}) == 1:
+    if ids and not colours:
+        _warn_without_road(ahead, len(few))
+    coded = {name: _table(name)[used] for name in PALETTES}
+    if len({np.isin(coded[name], anomaly_ids).tobytes() for name in fits}) == 1:
         return fits[0]
     problem = "the colours fit both AnoVox's palette and CARLA's, but --anomaly_ids selects others in each"
     problem = problem if fits else "the colours fit neither AnoVox's palette nor CARLA's; their ids in each"
-    each = {name: np.where(known == UNKNOWN_CLASS, "none", known.astype(str)) for name, known in ids.items()}
+    each = {
+        name: np.where(known == UNKNOWN_CLASS, "none", known.astype(str)) for name, known in coded.items()
+    }
     lines = [f"  {_name(colour)}: {', '.join(f'{name} {each[name][k]}' for name in each)}"
              for k, colour in enumerate(used.tolist())]  # fmt: skip
     shown = some(lines, 30 if len(lines) < 60 else 3, "\n")
     remedy = "Export the class ids instead; in an image of instances they are the red alone."
     raise DataError(f"{few[0]} and others: {problem}:\n{shown}\n{remedy}")
+
+
+def ahead_of_car(pixels: np.ndarray) -> np.ndarray:
+    """The middle of an image below the horizon and above the car's own hood, where its road is."""
+    height, width = pixels.shape
+    return pixels[11 * height // 20 : 3 * height // 4, 2 * width // 5 : 3 * width // 5]
+
+
+def _warn_without_road(ahead: set[int], images: int) -> None:
+    """Warn that ids may be those of another data set; ahead: the ids ahead of the car in so many images."""
+    if ANOVOX[ROAD] not in ahead:
+        seen = f"none of {counted(images, 'semantic images')} looked at shows a road"
+        what = f"{seen} (class {ANOVOX[ROAD]}) ahead: are its ids AnoVox's?"
+        LOG.warning(f"{what} Cityscapes' 29 to 33 are vehicles, not anomalies (--anomaly_ids)")
 
 
 def _name(colour: int) -> str:

@@ -43,6 +43,7 @@ OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # {member of the zip archive: pandas' engine for it}; {optional engine: (kind of file, package to install)}
 ENGINES = {"content.xml": "odf", "xl/workbook.xml": "openpyxl"}
 OTHERS = {"xlrd": ("an old .xls workbook", "xlrd"), "odf": ("an OpenDocument sheet (.ods)", "odfpy")}
+# The number of a hidden row in a sheet's XML: openpyxl does not tell it to those who only read.
 HIDDEN_ROW = rb'<(?:\w+:)?row\b(?=[^>]*\shidden="(?:1|true)")[^>]*\sr="(\d+)"'
 # The namespaces of strict Open XML, and the usual ones, which openpyxl expects.
 STRICT, USUAL = rb"http://purl\.oclc\.org/ooxml/(\w+)/", rb"http://schemas.openxmlformats.org/\1/2006/"
@@ -72,13 +73,14 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     if path.name == BIDS_TABLE and asked["id"] == "Number":
         asked["id"] = "participant_id"  # as BIDS calls it
     problems = AgeProblems()
-    where, cells = _read_cells(path, asked, args.sheet, problems.notes)
+    name, cells = _read_cells(path, asked, args.sheet, problems.notes)
+    where = f"{path}, sheet {name}" if name else str(path)
     if cells.empty:
         raise DataError(f"{where}: empty; a header row and one row per subject are expected")
     position = _find_header(cells, asked, args, where, problems.notes)
     cells, title = _cut_cohort(cells, position, cohort, where)
     header, body, wider = cells.iloc[0].dropna(), cells.iloc[1:].dropna(how="all"), []
-    if where == str(path):  # in a text file, a decimal comma may have split a cell
+    if not name:  # in a text file, a decimal comma may have split a cell
         last = max(map(cells.columns.get_loc, header.index), default=-1)
         wider = body.index[body.iloc[:, last + 1 :].notna().any(axis=1)].tolist()
     where += f", {title}" if title else ""
@@ -103,7 +105,7 @@ def one_line(cell: object) -> str:
 def _read_cells(
     path: Path, asked: dict[str, str], wanted: str | None, notes: list[str]
 ) -> tuple[str, pd.DataFrame]:
-    """(file and sheet, cells) of the sheet `wanted`, or of the one that has the columns asked for.
+    """(name, cells) of the sheet `wanted`, or of the one with the columns asked for; name "" in a text file.
 
     Blank cells are None, blank rows are dropped; rows and columns are labelled 1, 2 and A, B. A formula
     without a stored value is read as its text, which begins with =.
@@ -113,13 +115,12 @@ def _read_cells(
     content = path.read_bytes()
     try:
         if content.startswith((b"PK", OLE_MAGIC)):
-            name, cells = _read_workbook(path, content, asked, wanted, notes)
-            return f"{path}, sheet {name}", cells
+            return _read_workbook(path, content, asked, wanted, notes)
         if wanted:
             raise CommandError(f"--sheet {wanted}: {path} is a text file and has no sheets")
         cells = _read_text(path, content, notes)
         _check_size(str(path), cells.shape)
-        return str(path), _labelled(cells)
+        return "", _labelled(cells)
     except (CommandError, DataError):
         raise
     except Exception as error:  # damaged bytes make the readers raise anything
@@ -219,13 +220,16 @@ def _read_workbook(
         cells = _labelled(cells)
         if chosen in hidden:
             notes.append(f"{path.name}: sheet {chosen} is hidden")
-        if known:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                # openpyxl does not tell this to those who only read
-                found = re.findall(HIDDEN_ROW, archive.read(known[chosen]._worksheet_path))
-            if count := len({*map(int, found)}.intersection(cells.index)):
-                notes.append(f"{where}: {count} hidden rows are read too")
+        if known and (count := _count_hidden(content, known[chosen]._worksheet_path, cells.index)):
+            notes.append(f"{where}: {count} hidden rows are read too")
     return chosen, cells
+
+
+def _count_hidden(content: bytes, member: str, rows: pd.Index) -> int:
+    """How many of these rows are hidden in a sheet, a member of the workbook."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        hidden = re.findall(HIDDEN_ROW, archive.read(member))
+    return len({*map(int, hidden)}.intersection(rows))
 
 
 def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:

@@ -91,16 +91,6 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     return AgeTable(sheet.where, usable, left_out, problems, by_file="file" in at)
 
 
-def _is_other_age(other: str, name: str) -> bool:
-    """Whether one word tells a column from the one of ages: Age 2015 and Age 2021, V1 age and V2 age."""
-    words, own = (
-        {*map(str.casefold, re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z\d])", text))} for text in (other, name)
-    )
-    new = words - own
-    same = any(re.search(USUAL["age"], word) for word in words & own)
-    return same and len(new) == len(own - words) == 1 and not named_unit(min(new))
-
-
 def _parse_rows(
     body: pd.DataFrame, at: dict[str, str], problems: AgeProblems, args: argparse.Namespace
 ) -> pd.DataFrame:
@@ -258,6 +248,18 @@ def _warn_of_parts(ages: pd.Series, where: str) -> None:
         what = f"most ids differ only at their ends, and hardly in age, such as {alike}: are they one person?"
         remedy = "A split must not divide people: put person and rest into two columns and name both"
         LOG.warning(f"{where}: {what} {remedy} (--id_column, --visit_column, --id_pattern)")
+
+
+def _is_other_age(other: str, name: str) -> bool:
+    """Whether one word tells a column from the one of ages: Age 2015 and Age 2021, V1 age and V2 age."""
+
+    def words_of(text: str) -> set[str]:
+        return {word.casefold() for word in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z\d])", text)}
+
+    theirs, own = words_of(other), words_of(name)
+    shared, new, lost = theirs & own, theirs - own, own - theirs
+    of_age = any(re.search(USUAL["age"], word) for word in shared)
+    return of_age and len(new) == len(lost) == 1 and not named_unit(min(new))
 
 
 def _show(cell: object) -> str:

@@ -49,8 +49,8 @@ def plot_scatter(people: pandas.DataFrame, unit: str, title: str, path: Path) ->
         line = preds.mean() + found["slope"] * (ends - ages.mean())
         axis.plot(ends, line, color="#DD8452", linestyle="--", label=f"slope {found['slope']:.2f}")
     if people.low.notna().all():
-        ranged = {"color": MODEL, "alpha": 0.2, "linewidth": 1, "label": "prediction interval"}
-        axis.vlines(ages, people.low, people.high, **ranged)
+        style = {"color": MODEL, "alpha": 0.2, "linewidth": 1, "label": "prediction interval"}
+        axis.vlines(ages, people.low, people.high, **style)
     r = "undefined" if found["pearson_r"] is None else f"{found['pearson_r']:.2f}"
     axis.set(xlabel=f"true age ({unit})", ylabel=f"predicted age ({unit})", aspect="equal")
     axis.set_title(f"{title}\n{len(ages)} subjects, MAE {found['mae']:.2f} {unit}, r {r}", fontsize=10)

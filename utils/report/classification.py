@@ -66,7 +66,7 @@ def report_binary(
         warnings.append(f"threshold at the edge of the scores: {reach}")
 
     counts, named = figures.confusion(labels, preds, 2), results.figure_title(state, split)
-    place = folder / "probability_distributions.png"  # which shows the threshold
+    place = folder / "probability_distributions.png"
     plotting.plot_confusion(counts, classes, named, folder / "confusion_matrix.png")
     plotting.plot_distributions(labels, scores, classes, named, place, threshold)
     plotting.plot_reliability(labels, judged, classes[1], named, folder / "reliability.png")

@@ -56,6 +56,7 @@ def report_samples(
         LOG.info(f"mistakes.png: {title}")
     title = f"{state['script']}: {title}"
     blocks = (block_of(look(k)) for k in worst.index.tolist())
+    # The sheet of predict.py, drawn by the same function, may fail loudly.
     never_fatal(plot_pictures)(blocks, texts, 3, folder / "mistakes.png", title)
 
 
