@@ -23,7 +23,11 @@ BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "3
 def find_spelling(texts: Sequence[str], unit: str) -> dict[str, bool]:
     """How the ages of a column are written, for `read_age`. commas: with decimal commas; thousands: with
     points that may separate thousands; sexes: with letters that may be sexes or units, as in 45M and 34F."""
-    letters = {found[1].upper() for text in texts if (found := re.fullmatch(LETTER, text))}
+    letters = {
+        found[1].upper()
+        for text in texts
+        if (found := re.fullmatch(LETTER, text)) and not re.fullmatch(r"\d{3}[DWMY]", text)
+    }  # as DICOM writes ages
     sexes = bool(letters) and letters <= {"M", "W", "F"} and letters != {unit[0].upper()}
     decimals = {}
     for mark in ",.":

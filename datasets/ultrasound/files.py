@@ -24,7 +24,9 @@ from datasets.ultrasound.sheets import Sheet
 from datasets.ultrasound.table import PERSON, AgeTable, read_rows
 from utils.run.errors import CommandError, DataError
 
-HEADER = ("PatientID", "PatientAge", "PatientSex")  # read from DICOM files if there is no table
+# Read from DICOM files if there is no table; what a table would call it
+HEADER = {"PatientID": "ID", "PatientAge": "Age", "PatientSex": "Sex", "PatientSize": "Length",
+          "PatientWeight": "Weight", "InstitutionName": "InstitutionName"}  # fmt: skip
 
 
 def list_images(folder: Path) -> tuple[list[Path], str]:
@@ -81,9 +83,10 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
         except DataError as error:
             problems.add("unreadable_images", key, str(error).splitlines()[0].removeprefix(f"{path}: "))
     problems.advice["bad_ages"] = "a table of ids and ages can stand for the headers: --excel_path"
-    names = {name: name.removeprefix("Patient") for name in ("File", *HEADER)}
+    names = {"File": "File", **HEADER}
     cells = pd.DataFrame.from_dict(rows, orient="index", columns=[*names], dtype=object)
     asked = {"file": "File", "id": "ID", "age": "Age"}
+    asked |= {"group": args.group_column} if args.group_column else {}
     table = read_rows(Sheet(f"{folder}, DICOM headers", cells, 0, asked, names, {}, [], problems), args)
     table.left_out.update(keys.keys() - {*table.rows.index})
     return table

@@ -13,7 +13,8 @@ from utils.run.errors import DataError, counted, some
 ADVICE = {
     "unknown_names": "--id_pattern tells where the id is, as '^([^_]+)_' in ID_1.png and '([^/]+)/[^/]*$' in "
     "ID/1.png, and with --visit_column where the visit is, as '^([^_]+)_([^_]+)$' in ID_VISIT.png",
-    "bad_ages": "--missing_values names what stands for an unknown age, --target_unit the unit of the others",
+    "bad_ages": "--missing_values names what stands for an unknown age, --target_unit the unit of the others "
+    "(for a trained run: convert the column)",
     "duplicate_ids": "if a row is a visit: --visit_column and an --id_pattern with a second group; if it is "
     "an image: --file_column, each image with its folders, as in S1/1.png; else give each person an id",
 }

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from openpyxl.utils import get_column_letter
+from openpyxl.utils import column_index_from_string, get_column_letter
 
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, similar_path
 from datasets.ultrasound.problems import AgeProblems
@@ -43,7 +43,8 @@ OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # {member of the zip archive: pandas' engine for it}; {optional engine: (kind of file, package to install)}
 ENGINES = {"content.xml": "odf", "xl/workbook.xml": "openpyxl"}
 OTHERS = {"xlrd": ("an old .xls workbook", "xlrd"), "odf": ("an OpenDocument sheet (.ods)", "odfpy")}
-# The number of a hidden row in a sheet's XML: openpyxl does not tell it to those who only read.
+# In a sheet's XML: a merged cell, and the number of a hidden row.
+MERGED = rb'<(?:\w+:)?mergeCell\b[^>]*\sref="([A-Z]+)(\d+):[A-Z]+(\d+)"'
 HIDDEN_ROW = rb'<(?:\w+:)?row\b(?=[^>]*\shidden="(?:1|true)")[^>]*\sr="(\d+)"'
 # The namespaces of strict Open XML, and the usual ones, which openpyxl expects.
 STRICT, USUAL = rb"http://purl\.oclc\.org/ooxml/(\w+)/", rb"http://schemas.openxmlformats.org/\1/2006/"
@@ -197,16 +198,23 @@ def _read_workbook(
 
     def read(name: str, rows: int, **how: Any) -> pd.DataFrame:  # "NA" stays text, for --missing_values
         how = {"io": book, "header": None, "dtype": object, "keep_default_na": False, "na_values": [""]} | how
-        return pd.read_excel(sheet_name=name, nrows=rows, **how)
+        cells = pd.read_excel(sheet_name=name, nrows=rows, **how)
+        _fill_merged(cells, members.get(name, b""))
+        return cells
+
+    def read_head(name: str) -> pd.DataFrame:
+        head = _labelled(read(name, TITLE_ROWS))
+        return _labelled(read(name, MAX_ROWS)) if head.empty else head
 
     with pd.ExcelFile(io.BytesIO(content), engine=engine) as book:
         names = [str(name) for name in book.sheet_names]
         if wanted is not None and wanted not in names:
             raise DataError(f"{path}: no sheet {wanted!r}; there are {some(names)}\nName one with --sheet.")
         known = {name: book.book[name] for name in names if engine == "openpyxl"}
+        members = _read_members(content, known)
         sizes = {name: (sheet.max_row or 0, sheet.max_column or 0) for name, sheet in known.items()}
         hidden = {name for name, sheet in known.items() if sheet.sheet_state != "visible"}
-        heads = {name: _labelled(read(name, TITLE_ROWS)) for name in ([wanted] if wanted else names)}
+        heads = {name: read_head(name) for name in ([wanted] if wanted else names)}
         chosen = _choose_sheet(path, heads, hidden, asked, notes)
         where = f"{path}, sheet {chosen}"
         _check_size(where, sizes.get(chosen, (0, 0)))
@@ -220,16 +228,24 @@ def _read_workbook(
         cells = _labelled(cells)
         if chosen in hidden:
             notes.append(f"{path.name}: sheet {chosen} is hidden")
-        if known and (count := _count_hidden(content, known[chosen]._worksheet_path, cells.index)):
+        hidden_rows = {*map(int, re.findall(HIDDEN_ROW, members.get(chosen, b"")))}
+        if count := len(hidden_rows.intersection(cells.index)):
             notes.append(f"{where}: {count} hidden rows are read too")
     return chosen, cells
 
 
-def _count_hidden(content: bytes, member: str, rows: pd.Index) -> int:
-    """How many of these rows are hidden in a sheet, a member of the workbook."""
+def _read_members(content: bytes, sheets: dict[str, Any]) -> dict[str, bytes]:
+    """The XML of each sheet: openpyxl does not tell those who only read what is merged and hidden."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        hidden = re.findall(HIDDEN_ROW, archive.read(member))
-    return len({*map(int, hidden)}.intersection(rows))
+        return {name: archive.read(sheet._worksheet_path) for name, sheet in sheets.items()}
+
+
+def _fill_merged(cells: pd.DataFrame, text: bytes) -> None:
+    """Write what stands in a cell that is merged over several rows into each of them."""
+    for column, first, last in re.findall(MERGED, text):
+        k = column_index_from_string(column.decode()) - 1
+        area = slice(int(first) - 1, int(last)), slice(k, k + 1)
+        cells.iloc[area] = cells.iloc[area].ffill()
 
 
 def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:

@@ -909,7 +909,7 @@ def test_dicom_headers_stand_for_the_table(tmp_path):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 4096, (12, 30, 40))
     for k in range(12):  # as scanners name them, a folder each, without an ending
-        header = {"PatientAge": f"{20 + 5 * k:03d}Y", "PatientSex": "FM"[k % 2]}
+        header = {"PatientAge": f"{20 + 5 * k:03d}Y", "PatientSex": "FM"[k % 2], "InstitutionName": "A"}
         write_dicom(tmp_path / f"S{k}" / "IM000001", f"P{k}", pixels[k], **header)
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     data = load(tmp_path, image_dir=tmp_path, image_size=[30, 40])
@@ -922,6 +922,8 @@ def test_dicom_headers_stand_for_the_table(tmp_path):
         k = int(part.subjects[subject][1:])
         assert (age, sex) == (20 + 5 * k, "FM"[k % 2])
         assert np.abs(part.decoded["pixels"][row, 0] - pixels[k] * 255 / 4095).max() <= 0.5
+    sites = load(tmp_path, image_dir=tmp_path, image_size=[30, 40], group_column="InstitutionName")
+    assert set(sites.train.groups["group"]) == {"A"}
     (tmp_path / "t.csv").write_text("Number,Age\n" + "\n".join(f"P{k},{30 + k}" for k in range(12)))
     other = load(tmp_path, image_dir=tmp_path, excel_path=tmp_path / "t.csv")
     assert sorted(age for part in other.parts.values() for age in part.ages) == list(range(30, 42))

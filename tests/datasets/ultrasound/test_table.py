@@ -648,3 +648,40 @@ def test_numbers_may_be_the_names_of_files(tmp_path, column):
     cell = float(column) if "." in column else int(column)
     path = write_book(tmp_path / "t.xlsx", A=[["Number", "Age", "File"], ["a", 20, cell], ["b", 30, "6.0"]])
     assert [*read(path, file_column="File").rows.index] == ["5", "6.0"]
+
+
+def test_cells_merged_downwards_all_have_the_value(tmp_path):
+    rows = [
+        ["A study"],
+        ["Number", "Who", None, "V"],
+        [None, "Age", "Sex"],
+        [1, 20, "F", 1],
+        [None, 21, None, 2],
+    ]
+    path = write_book(tmp_path / "t.xlsx", A=[*rows, [2, 30, "M", 1]])
+    book = openpyxl.load_workbook(path)
+    for area in ("A2:A3", "B2:C2", "D2:D3", "A4:A5", "C4:C5", "F1:G9", "H4:H40000"):
+        book["A"].merge_cells(area)
+    book.save(path)
+    table = read(path, visit_column="V").rows
+    assert table.age.to_dict() == {"1 visit 1": 20.0, "1 visit 2": 21.0, "2 visit 1": 30.0}
+    assert table.sex.tolist() == ["F", "F", "M"]
+
+
+def test_a_unit_merged_over_the_rows_counts_for_all(tmp_path):
+    rows = [["Number", "Age", "Age unit"], [1, 20, "months"], [2, 30, None], [3, 42, None]]
+    path = write_book(tmp_path / "t.xlsx", A=rows)
+    book = openpyxl.load_workbook(path)
+    book["A"].merge_cells("C2:C4")
+    book.save(path)
+    assert read(path).rows.age.tolist() == pytest.approx([20 / 12, 30 / 12, 42 / 12])
+
+
+def test_a_table_may_begin_far_below(tmp_path):
+    path = write_book(tmp_path / "t.xlsx", Notes=[["probe 12 MHz"]], Data=[*[[None]] * 70, *PEOPLE])
+    assert read(path).rows.age.to_dict() == AGES
+
+
+def test_months_and_weeks_of_infants_as_dicom_writes_them_are_no_sexes(tmp_path):
+    months = write_ages(tmp_path / "t.csv", [f"{k:03d}M" for k in range(2, 20)])
+    assert read(months).rows.age.tolist() == pytest.approx([k / 12 for k in range(2, 20)])
