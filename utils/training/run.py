@@ -23,7 +23,7 @@ from utils.report.results import data_place, figure_title, write_report, write_r
 from utils.run.claim import claim_folder
 from utils.run.errors import CommandError, counted
 from utils.run.find import find_checkpoint, list_runs
-from utils.run.folder import is_finished, plain, read_json, read_record, write_arrays, write_json
+from utils.run.folder import is_finished, plain, read_json, write_arrays, write_json
 from utils.run.leakage import refuse_judged
 from utils.run.log import LOG, epoch_line, start_log, stop_log
 from utils.run.signs import history_signs
@@ -244,7 +244,8 @@ def find_stage1(args: argparse.Namespace) -> Path:
         )
     for run in reversed(list_runs(Path(args.output_dir))):
         results = read_json(run / "results.json", dict) if (run / "results.json").is_file() else {}
-        fold = read_record(run / "config.json", "args")["args"].get("fold") if results else None
+        recorded = read_json(run / "config.json", dict).get("args") if results else None
+        fold = (recorded or {}).get("fold")
         found = [results.get(key) for key in ("task", "verdict", "synthetic")]
         if found == ["stage1", "LEARNED", True] and fold == args.fold:
             return find_checkpoint(run)
