@@ -14,11 +14,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from utils.plotting import curves as plotting
 from utils.report import interaction
 from utils.run.script import run_script
 from utils.training import distributed
 from utils.training.interrupt import Interrupt
+
+
+def guess(train_inputs, train_labels, inputs, classes=2, **options):
+    """One reference, which does not need to be fitted."""
+    return {"guess": np.full((len(inputs), classes), 1 / classes)}
 
 
 def raise_error() -> None:
@@ -58,5 +65,5 @@ if __name__ == "__main__":
     first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     if first_attempt and rank == os.environ.get("RANK", "0"):
         plant(what, int(look))
-    plotting.save_figure = interaction.reference_scores = lambda *values, **options: {}  # as conftest.py does
+    plotting.save_figure, interaction.reference_scores = lambda *values, **options: None, guess
     run_script(script.main, args)
