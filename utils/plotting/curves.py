@@ -152,7 +152,9 @@ def draw_panels(
     """A figure with an axis for each panel and one for the learning rate; lines: (history, split, style)."""
     figure, axes = grid_of_axes(len(panels) + 1, columns, 5.5, 3.6)
     for axis, panel in zip(axes, [*panels, Panel("lr", "learning rate")], strict=True):
-        for history, split, style in lines:
+        for k, (history, split, style) in enumerate(lines):
+            if panel.key == "lr" and any(history is other for other, _, _ in lines[:k]):
+                continue  # one learning rate for train and val
             key = panel.key if panel.key == "lr" else f"{split}_{panel.key}"
             x, y = (np.array([row.get(name) for row in history], float) for name in ("epoch", key))
             if not np.isnan(y).all():  # of values that are None

@@ -9,7 +9,15 @@ from PIL import Image
 
 from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_confusion, plot_distributions
-from utils.plotting.curves import Panel, grid_of_axes, never_fatal, plot_curves, to_beat, without_twins
+from utils.plotting.curves import (
+    Panel,
+    draw_panels,
+    grid_of_axes,
+    never_fatal,
+    plot_curves,
+    to_beat,
+    without_twins,
+)
 from utils.training.run import Run
 
 pytestmark = pytest.mark.figures
@@ -41,6 +49,14 @@ def test_a_loss_that_is_the_mae_is_drawn_once_and_no_cell_stays_empty():
     figure, axes = grid_of_axes(5, 3, 2, 2)
     figure.canvas.draw()
     assert axes[4].get_position().width > 1.8 * axes[3].get_position().width
+    plt.close(figure)
+
+
+def test_the_learning_rate_is_drawn_once():
+    history = [{"epoch": e, "lr": 1e-3 / e, "train_loss": 1.0, "val_loss": 2.0} for e in (1, 2)]
+    lines = [(history, split, {}) for split in ("train", "val")]
+    figure, (loss, rate) = draw_panels([Panel("loss", "loss")], 2, lines)
+    assert len(loss.get_lines()) == 2 and len(rate.get_lines()) == 1
     plt.close(figure)
 
 
