@@ -185,7 +185,8 @@ def test_a_folder_of_images_alone(tmp_path, capsys, monkeypatch):
     rows = run(tmp_path / "data", tmp_path / "out", "--max_pictures", 1)
     assert panels == ["camera", "probability", ""]  # and the colour bar: no view of points from above
     assert rows["frame"].tolist() == [8, 9, 10, 11] and set(rows["scenario"]) == {"data"}
-    assert "warning: no LiDAR: the camera alone is used" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "warning: no LiDAR: the camera alone is used" in said and "scans without" not in said
     image = shutil.copy(tmp_path / "data" / "photo9.png", tmp_path / "data" / "mine.png")
     for path, frame in ((tmp_path / "data" / "photo9.png", 9), (image, 0)):  # without a number: 0
         one = run(path, tmp_path / "one")
