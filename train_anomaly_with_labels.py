@@ -152,8 +152,7 @@ def train_one_epoch(
     """One pass over the train split; returns means over all samples of all ranks.
 
     Keys: loss (of the frame labels), accuracy, mean_score, location_loss, auroc, all with augmentation and
-    dropout. Raises NonFiniteError for a NaN or infinite loss or gradient, before it reaches the weights.
-    """
+    dropout. Raises NonFiniteError for a NaN or infinite loss or gradient, before it reaches the weights."""
     model.train()
     sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -197,8 +196,7 @@ def evaluate(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Score every frame, once over all ranks: indices, labels, logits (N,).
 
-    `corruption`: a simulated sensor failure, one of datasets.anovox.augmentation.CORRUPTIONS.
-    """
+    `corruption`: a simulated sensor failure, one of datasets.anovox.augmentation.CORRUPTIONS."""
     distributed.broadcast_buffers(model)
     model.eval()
     batches = []

@@ -100,8 +100,7 @@ def build_recipe(
 ) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """L1 loss (one value per image: a step divides by the global count), AdamW, warm-up and cosine.
 
-    Epoch e of W warm-up epochs has lr * e / W; the cosine falls from there to eta_min in the last epoch.
-    """
+    Epoch e of W warm-up epochs has lr * e / W; the cosine falls from there to eta_min in the last epoch."""
     criterion = nn.L1Loss(reduction="none")
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],

@@ -142,8 +142,7 @@ def train_one_epoch(
     """One pass over the train split; average(model, step=k) updates the averaged weights after step k.
 
     Returns loss and accuracy over all samples of all ranks. Raises NonFiniteError for a NaN or infinite loss
-    or gradient, before it reaches the weights.
-    """
+    or gradient, before it reaches the weights."""
     model.train()
     sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]

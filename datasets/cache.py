@@ -61,8 +61,7 @@ def open_cache(
     (JSON values and numpy arrays) must hold everything else that affects the pixels: of the code, only the
     file that defines `produce` and images.py count. Of several processes one builds and the others wait.
     Raises DataError for missing sources, CommandError if the file would exceed `limit_gb` (1e9 bytes) or the
-    free space or cannot be written, and what `produce` raises.
-    """
+    free space or cannot be written, and what `produce` raises."""
     shape, dtype = (int(sum(counts)), *map(int, item_shape)), np.dtype(dtype)
     readers = inspect.getfile(getattr(produce, "func", produce)), Path(__file__).with_name("images.py")
     code = [Path(file).read_text(encoding="utf-8") for file in readers]

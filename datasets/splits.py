@@ -89,8 +89,7 @@ def split_groups(
     test_size is a fraction of all groups, val_size a fraction of those outside test: 1,021 subjects at .2 and
     .1 become 734, 82 and 205 (sklearn's train_test_split, twice, with random_state=seed). Names may be
     repeated. stratify: {group: stratum}; a stratum too small to be cut is joined with the next one in order.
-    Raises DataError if there are too few groups.
-    """
+    Raises DataError if there are too few groups."""
     names = sorted(set(groups))
     n_test = math.ceil(test_size * len(names))
     n_val = math.ceil(val_size * (len(names) - n_test))

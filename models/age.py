@@ -23,8 +23,7 @@ class AgeRegressor(nn.Module):
     The output is target_median + target_sd * head(features), and the head's last layer starts at zero:
     training begins at the error of the median instead of spending epochs to find the level of the target.
     encoder: any module with `out_channels` that returns (B, out_channels, h, w). freeze_batchnorm: BatchNorm
-    keeps the statistics that were loaded (for short fine-tuning, which is too short to learn new ones).
-    """
+    keeps the statistics that were loaded (for short fine-tuning, which is too short to learn new ones)."""
 
     def __init__(self, encoder: nn.Module, dropout: float = 0.5, freeze_batchnorm: bool = False):
         super().__init__()
@@ -62,8 +61,7 @@ def explain(model: AgeRegressor, images: torch.Tensor) -> torch.Tensor:
     the age.
 
     The smoothed absolute gradient (Simonyan et al. 2014), divided by its maximum. A map is dimmed if the
-    gradients of all pixels sum to less than CLEAR sd of the targets. Sets eval mode.
-    """
+    gradients of all pixels sum to less than CLEAR sd of the targets. Sets eval mode."""
     model.eval()
     images = images.expand(-1, 3, -1, -1).to(model.target_sd.device)
     inputs = (images.float() / 255).requires_grad_()

@@ -24,8 +24,7 @@ class ImageCNN(nn.Module):
 
     The stages have a receptive field of 15 pixels; the dilated depthwise convolution after them adds the
     surroundings of an object. A flat object 10 m ahead is two pixels high and visible only in the second
-    stage, so the second and third stages are added, as in a feature pyramid (Lin et al. 2017).
-    """
+    stage, so the second and third stages are added, as in a feature pyramid (Lin et al. 2017)."""
 
     out_channels = 128
 
@@ -78,8 +77,7 @@ class CrossModalAttention(nn.Module):
     ) -> Tensor:  # fmt: skip
         """queries (B, Q, C), keys (B, K, C), key_mask (B, K) True = attend -> (B, Q, C).
 
-        The codes take part in the matching of queries and keys, not in the values.
-        """
+        The codes take part in the matching of queries and keys, not in the values."""
         alone = ~key_mask.any(dim=1)  # (B,) softmax over masked keys only would be 0 / 0
         ignored = ~(key_mask | alone[:, None])
         coded = queries + query_code, keys + key_code
@@ -95,8 +93,7 @@ class AnomalyDetectionModel(nn.Module):
     fusion         attention (in both directions) | concat (the sensors meet only in the head)
     modality       both | camera | lidar; a single sensor attends to itself, to keep ablations comparable
     position_code  with attention, tokens get their place in the image and points (both sensors) their pixel
-    token_grid     rows and columns; to learn where anomalies are, the same as of the cells in the data
-    """
+    token_grid     rows and columns; to learn where anomalies are, the same as of the cells in the data"""
 
     def __init__(
         self, image_encoder: nn.Module | None = None, fusion: str = "attention", modality: str = "both",
@@ -132,8 +129,7 @@ class AnomalyDetectionModel(nn.Module):
         """Logits of frames (B,), of image cells (B, rows, columns), and of points (B, N), called marks. With
         modality camera a point takes the logit of its cell, -10 out of view.
 
-        images (B, 3, H, W), points (B, N, 4), point_mask (B, N), point_pixels (B, N, 2) in -1..1.
-        """
+        images (B, 3, H, W), points (B, N, 4), point_mask (B, N), point_pixels (B, N, 2) in -1..1."""
         tokens, filled, marks = self.encode(images, points, point_mask, point_pixels)
         cells, pooled = self.cell_bias.expand(len(images), math.prod(self.token_grid)), []
         for sensor, found in tokens.items():
@@ -183,8 +179,7 @@ def explain(
     point_pixels: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Where the anomaly is: a heat map (B, H, W) interpolated from the probabilities of the cells, and the
-    probability of each point (B, N), 0 for padding. Sets eval mode.
-    """
+    probability of each point (B, N), 0 for padding. Sets eval mode."""
     model.eval()
     _, cells, marks = model(images, points, point_mask, point_pixels)
     heat = F.interpolate(cells.sigmoid()[:, None], images.shape[2:], mode="bilinear", align_corners=False)

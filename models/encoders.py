@@ -125,8 +125,7 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
     FILE is a checkpoint of this project, or a state dict of torchvision or the lite0 package: also under a
     name such as state_dict, behind prefixes such as module. or backbone., or with torchvision's children
     numbered as in RadImageNet. RUN gives its best checkpoint. Raises CommandError if nothing is found, or
-    unless every tensor of the encoder is there exactly once, in its shape.
-    """
+    unless every tensor of the encoder is there exactly once, in its shape."""
     if weights == "none":
         return {"pretrained": False, "source": "none"}
     try:

@@ -45,8 +45,7 @@ def location_loss(cells: Tensor, true_cells: Tensor, points: Tensor, true_points
     whose sum is scaled to POINTS points. NaN or -1 in the truth: unknown, counts 0.
 
     A frame label says that something is wrong, but not where, and hundreds of frames are too few to learn
-    that from the labels. The semantic images and scans that the labels come from say where.
-    """
+    that from the labels. The semantic images and scans that the labels come from say where."""
 
     def total(logits: Tensor, truth: Tensor) -> Tensor:
         known = truth >= 0

@@ -95,8 +95,7 @@ class Rescoring(nn.Module):
     two people who both stand with a third often belong together. A pair has seven inputs: its log odds; of
     the other pairs of each person, the best log odds and the expected number of interactions (larger first);
     of third people, the best log odds (of the weaker of their two pairs) and the expected number who interact
-    with both. The result does not depend on which person is named first or on the rest of the batch.
-    """
+    with both. The result does not depend on which person is named first or on the rest of the batch."""
 
     LEAST = -6.0  # log odds are clipped to +-6; also the log odds of two people out of range
 
@@ -129,8 +128,7 @@ class PairClassifier(nn.Module):
     """Stage 1: a batch of pairs -> logits (N, 2) for no interaction and interaction.
 
     Without crops a linear layer on the same inputs adds its logits (wide and deep, Cheng et al. 2016): what
-    single inputs say carries over to other places better than what the layers make of many together.
-    """
+    single inputs say carries over to other places better than what the layers make of many together."""
 
     def __init__(
         self, encoder: nn.Module | None, geometry_inputs: int, dropout: float = 0.2, rescore: bool = False
@@ -160,8 +158,7 @@ class TwoStageInteractionClassifier(nn.Module):
     """Stage 2, which contains the stage 1 model that it starts from: a batch of pairs -> logits (N, types).
 
     Stage 1 is frozen, weights and BatchNorm statistics, so its answers stay the same bit for bit. Stage 2
-    trains a copy of its trunk and a head; with `share_trunk` only a head on stage 1's trunk, in one pass.
-    """
+    trains a copy of its trunk and a head; with `share_trunk` only a head on stage 1's trunk, in one pass."""
 
     def __init__(
         self, stage1: PairClassifier, types: int = 5, dropout: float = 0.2, share_trunk: bool = False

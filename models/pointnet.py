@@ -16,8 +16,7 @@ class PointNetEncoder(nn.Module):
 
     Qi et al. 2017, without T-nets. The layers before the maximum see one point at a time and the maximum
     skips padding, so neither padding nor order affects the tokens. `painted_features` > 0: the first layer
-    also takes that many image features from the point's pixel.
-    """
+    also takes that many image features from the point's pixel."""
 
     def __init__(self, out_features: int = 256, painted_features: int = 0):
         super().__init__()
@@ -36,8 +35,7 @@ class PointNetEncoder(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
         """Tokens (B, cells, C), which cells hold points (B, cells), and a logit per point (B, N).
 
-        points (B, N, 4), real (B, N) bool, cell (B, N) in [0, cells) or -1, painted (B, N, P).
-        """
+        points (B, N, 4), real (B, N) bool, cell (B, N) in [0, cells) or -1, painted (B, N, P)."""
         scaled = torch.cat([points[..., :3], rise(points, real)[..., None]], dim=2)  # no intensity
         scaled = (scaled - self.offset) / self.scale
         features = self.first(scaled)  # (B, N, 64)
@@ -71,8 +69,7 @@ def pool_by_cell(features: torch.Tensor, cell: torch.Tensor, cells: int) -> tupl
     """Maximum of the point features (B, N, C) in each cell.
 
     `cell` (B, N) in [0, cells), or -1 for no cell. Returns (B, cells, C), 0 in empty cells, and which cells
-    hold points, (B, cells) bool.
-    """
+    hold points, (B, cells) bool."""
     batch = len(features)
     rows = torch.arange(batch, device=cell.device)[:, None] * (cells + 1)
     target = (rows + torch.where(cell < 0, cells, cell)).flatten()  # -1 goes to an extra cell, dropped below

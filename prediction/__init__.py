@@ -13,8 +13,7 @@ import os
 def load(run, device: str = "auto"):
     """Load the best checkpoint of a run, or a .pth file, onto a device (auto, cpu, cuda or cuda:N) as a
     prediction.trained.Trained. CommandError if it is not a run or checkpoint, is damaged, or does not predict
-    the same as the others.
-    """
+    the same as the others."""
     from prediction.trained import open_together  # slow to import
     from utils.training.device import choose_device
 

@@ -68,8 +68,7 @@ def judge_pastes(
 
     Shapes and textures are those held out for test; frames are normal frames of the scenarios that `judge`
     chooses. A paste is found if the frame with it alarms at the run's threshold (see `rates`; `ranks` needs
-    no threshold). Merely counting edges or points ranks well, so two such counters are reported as well.
-    """
+    no threshold). Merely counting edges or points ranks well, so two such counters are reported as well."""
     args, threshold = trained.args, trained.state["threshold"]
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
     frames, chosen = choose_normal(args, judge, count, **cache)

@@ -37,8 +37,7 @@ def person(number: int, box: list, group: int | None = None, **interactions: str
 def write_labels(folder: Path, name: str, labels: object, down: int = 0) -> Path:
     """Write a label file; `labels` is the content of its key "labels", or the text of the whole file.
 
-    down: pixels that everybody is moved by, which makes another sequence of the same scene.
-    """
+    down: pixels that everybody is moved by, which makes another sequence of the same scene."""
     for record in sum(labels.values(), []) if down else ():
         record["box"][1] += down
     path = folder / LABEL_FOLDER / f"{name}.json"

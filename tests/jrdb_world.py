@@ -43,8 +43,7 @@ def write_world(
     """`parts` = sequences per split. Each frame holds couples of equal height, and couples of strangers as
     near.
 
-    A couple's type goes with its height, the first of `types` being the smallest.
-    """
+    A couple's type goes with its height, the first of `types` being the smallest."""
     rng = np.random.default_rng(seed)
     split = {part: [f"{part}-{k}_0" for k in range(count)] for part, count in parts.items()}
     for names in split.values():

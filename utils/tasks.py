@@ -16,8 +16,7 @@ class Metric(NamedTuple):
     higher: whether higher is better, None if neither is. shown: where it appears, any of log (epoch lines
     and the monitor's table), curves, and test (what runs are compared by). nothing: the value that a model
     knowing nothing reaches, as a number, a rule of `nothing_reaches`, or None where only the script knows it;
-    nothing_name is the name of that baseline.
-    """
+    nothing_name is the name of that baseline."""
 
     title: str
     higher: bool | None = True

@@ -31,8 +31,7 @@ def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> 
     """The unpacked folder of an archive, or the only folder in it; any other path is returned as it is.
 
     One process unpacks while the others wait. DataError for a damaged archive or a member whose name leads
-    outside. CommandError if it unpacks to more than `limit_gb` (1e9 bytes) or the cache is not writable.
-    """
+    outside. CommandError if it unpacks to more than `limit_gb` (1e9 bytes) or the cache is not writable."""
     ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
     if ending is None or not path.is_file():
         return path

@@ -23,8 +23,7 @@ def augment_frames(
     Half of the images have their hues rotated by a random angle, since an anomaly can have any hue. Half of
     the scans lose some rings, as if the LiDAR had fewer. A share `modality_dropout` of the frames loses one
     sensor, never both. Takes a CPU batch, works on `device` and returns the batch there, with float images
-    0..1. Every draw depends only on (seed, epoch, frame), never on the rest of the batch.
-    """
+    0..1. Every draw depends only on (seed, epoch, frame), never on the rest of the batch."""
     draws = torch.from_numpy(uniform(seed, epoch, batch["indices"].numpy(), 10 + RINGS)).float().to(device)
     batch = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
     mirrored = draws[:, 0] < 0.5

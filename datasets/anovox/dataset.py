@@ -32,8 +32,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         cells        (B, rows, columns) float32, 1 = the cell shows an anomaly; NaN = unknown
         true_points  (B, N) float32, 1 = on an anomaly; 0 = not, or no labelled return is near;
                      -1 = unknown, an agent or padding
-        indices      (B,) int64, the indices asked for
-    """
+        indices      (B,) int64, the indices asked for"""
 
     def __init__(
         self, table: FrameTable, rows: np.ndarray, image_size: tuple[int, int] = (128, 192),

@@ -94,8 +94,7 @@ def find_scenarios(
     scenario, a folder of images, or a single image, counts as one. `cache`: cache_dir and limit_gb for
     archives. CommandError for a wrong path or camera. DataError if there is no scenario, or two share a name.
     Broken scenarios raise one DataError; with `problems`, their errors are appended to it and the other
-    scenarios are returned.
-    """
+    scenarios are returned."""
     given, top = Path(root).resolve(), archives.unpack(Path(root), **cache)
     if images_alone and given.is_file() and given.suffix[1:].lower() in IMAGES:
         return _images_alone(given.parent, given.parent.name, _frames_in([given], IMAGES)[0] or {0: given})
@@ -250,8 +249,7 @@ def _choose(
     """Choose among several folders of a sensor: the camera asked for, else the front camera.
 
     Other sensors: the pose nearest to the camera's, or to the LiDAR's for its labels. If poses are equal or
-    unknown, the name with the longest common ending.
-    """
+    unknown, the name with the longest common ending."""
     if sensor == "image" and (camera or not any(pose_of(entry.name, setup) for entry in candidates)):
         named = {entry.name: entry for entry in candidates if (camera or "") in entry.name}
         if len(named) != 1 and camera not in named:

@@ -201,8 +201,7 @@ def cached_results(
     """The results of `method`, a method of Frame, with its settings for all frames, (F, *shape).
 
     They are read from the cache, where they have the method's name, as long as images, files of `sensors`,
-    calibration, settings, `key` and READERS stay the same. `cache`: cache_dir, limit_gb and dtype.
-    """
+    calibration, settings, `key` and READERS stay the same. `cache`: cache_dir, limit_gb and dtype."""
     images = [frame.path("image") for frame in frames]
     paths = [frame.path(sensor) for sensor in sensors for frame in frames]
     turns = [np.eye(3) if frame.scenario.turn is None else frame.scenario.turn for frame in frames]
@@ -225,8 +224,7 @@ def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int
 
     The first N points of a file would be its topmost ring, which is sky. One point per cell keeps the sample
     from following the density of the scan, which falls with the square of the distance. The draw is without
-    replacement and depends only on the set of points and the seed, not on the order of the points.
-    """
+    replacement and depends only on the set of points and the seed, not on the order of the points."""
     points = np.asarray(points, np.float32)
     points = points[region.contains(points)]
     points = points[np.lexsort(points.T)]

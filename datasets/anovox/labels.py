@@ -76,8 +76,7 @@ def build_table(
     """Label the frames that have the required sensors; frames that cannot be labelled are only counted.
 
     `coding`: the palette (see find_palette) and the ids of anomalies. `cache`: cache_dir and limit_gb for
-    open_cache. DataError if no frame is left.
-    """
+    open_cache. DataError if no frame is left."""
     frames, notes = _list_frames(scenarios, modality, coding)
     voxels = label == "voxel"
     counts = cached_results(

@@ -209,8 +209,7 @@ def trivial_features(dataset: AnoVoxDataset, words: np.ndarray) -> np.ndarray:
     """(F, K) features that show no anomaly: the input of a scorer that is blind to content.
 
     Colour histogram (3 x 8 bins), sizes of the scan and image files, frame number, and a column for each
-    weather and town of `words`.
-    """
+    weather and town of `words`."""
     # A generator: decoded images of a whole part may exceed the memory.
     channels = (np.moveaxis(image, -1, 0).reshape(3, -1) >> 5 for image in dataset.images)
     histogram = [np.concatenate([np.bincount(c, minlength=8) / c.size for c in image]) for image in channels]

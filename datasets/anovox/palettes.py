@@ -111,8 +111,7 @@ def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -
 
     If both still fit, either will do, unless `anomaly_ids` selects other colours in each: then, or if neither
     fits, a DataError lists the ids of every colour. Warns of ids that are not AnoVox's, and skips unreadable
-    images.
-    """
+    images."""
     with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
     few = [files[sorted(files)[len(files) // 2]] for files in with_images[:: max(1, len(with_images) // 8)]]
     colours, ids, ahead = set(), set(), set()

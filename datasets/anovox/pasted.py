@@ -35,8 +35,7 @@ class Pasting:
     copies: every frame appears 2 * `copies` times, alternately unchanged and with an object.
     share: instead, every frame appears unchanged with its own label, and this share of the normal frames
     appears once more with an object.
-    sensors: some of SENSORS, from which is drawn which sensors see the object; without a scan, the first.
-    """
+    sensors: some of SENSORS, from which is drawn which sensors see the object; without a scan, the first."""
 
     part: str
     copies: int = 1
@@ -141,8 +140,7 @@ def draw_paste(
 ) -> Paste:  # fmt: skip
     """A random object at a random place in view; `part`: train, val or test; `allowed`: some of SENSORS.
 
-    If several are allowed, one for the LiDAR alone is redrawn (up to 20 times) until MIN_HITS rays hit it.
-    """
+    If several are allowed, one for the LiDAR alone is redrawn (up to 20 times) until MIN_HITS rays hit it."""
     share = np.array([SHARES[SENSORS.index(name)] for name in allowed])
     for attempt in range(20):
         rng = np.random.default_rng([*seed, attempt])
@@ -210,8 +208,7 @@ def _build(shape: str, x: float, y: float, ground: float, size: float, yaw: floa
 def paste_scan(scan: np.ndarray, paste: Paste, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """The scan (N, 4) with rays shortened where the object stops them, and which rays those are (N,) bool.
 
-    A new return takes the intensity of an existing one at that range, and range noise like a LiDAR's.
-    """
+    A new return takes the intensity of an existing one at that range, and range noise like a LiDAR's."""
     if paste.sensors == "camera" or len(scan) == 0:
         return scan, np.zeros(len(scan), bool)
     rng = np.random.default_rng([*seed, 1])
@@ -234,8 +231,7 @@ def paste_image(
     """The image (H, W, 3) uint8 with the object, and the share of each pixel that it covers (H, W) 0..1.
 
     If only the LiDAR sees the object, the image stays as it is and the share shows where the object would be.
-    `donor`: the image that a texture "cut" comes from.
-    """
+    `donor`: the image that a texture "cut" comes from."""
     height, width = image.shape[:2]
     cover = np.zeros((height, width), np.float32)
     window = _window(paste, projection, height, width)

@@ -22,8 +22,7 @@ def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> 
     6, such as ring and time, as in nuScenes; .npy with named columns, .pcd and .ply in any column order.
     Missing intensity becomes 1. Points whose x, y and z are all NaN are left out. `turn`: a rotation of the
     axes (ScenarioFiles.turn). DataError if the file is no scan, lacks classes or holds other values that are
-    not finite.
-    """
+    not finite."""
     try:
         columns = FORMATS[path.suffix.lower()](path, classes)
         if len(columns) == 3 and not classes:

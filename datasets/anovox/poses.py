@@ -58,8 +58,7 @@ def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: 
     """(3, 4) from x, y, z, 1 of a LiDAR to (u * depth, v * depth, depth) of a camera, see dataset.project.
 
     Both are {"location": [x, y, z], "rotation": [roll, pitch, yaw]} as CARLA writes them. If they share a
-    pose, u = -f*y/x and v = -f*z/x * W/H with f = 1 / tan(fov/2), from the centre, in half image sizes.
-    """
+    pose, u = -f*y/x and v = -f*z/x * W/H with f = 1 / tan(fov/2), from the centre, in half image sizes."""
     lens = 1 / math.tan(math.radians(fov) / 2)  # focal length over half the width
     shape = np.array([[0.0, -lens, 0.0], [0.0, 0.0, -lens * width / height], [1.0, 0.0, 0.0]])
     turn = turn_of(camera["rotation"]).T @ turn_of(lidar["rotation"])

@@ -22,8 +22,7 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
     scenarios of these towns are the test part. --fold: stratified as in "random"; overrides the others.
     --label pasted: scenarios with anomalies, if any, are the test part; one or two normal scenarios are cut
     into blocks of consecutive frames. DataError if a part lacks a class that pasting does not supply: AUROC
-    is undefined there.
-    """
+    is undefined there."""
     method, towns, pasted = args.split_method, args.holdout_towns, args.label == "pasted"
     present = [scenario for scenario in table.scenarios if scenario.name in table.scenario]
     town_of = {scenario.name: scenario.town for scenario in present}

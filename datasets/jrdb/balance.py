@@ -7,8 +7,7 @@ def balance_classes(labels: np.ndarray, strategy: str, seed: int) -> np.ndarray:
     """Ascending sample indices of a more balanced train split; labels (N,) ints.
 
     oversample: repeat random samples until every class has at least half the size of the largest.
-    undersample: drop random samples until no class has more than twice the size of the smallest.
-    """
+    undersample: drop random samples until no class has more than twice the size of the smallest."""
     if strategy == "none":
         return np.arange(len(labels))
     rng = np.random.default_rng([seed, 2])

@@ -35,8 +35,7 @@ def read_boxes(
 
     Without `boxes`, `folder` must be a JRDB folder, and its labels or detections are read. Uses frame_rate,
     boxes_size (height, width of the panorama the boxes refer to) and skip_bad_boxes of `args`. Raises
-    CommandError for missing files and one DataError for everything wrong in them.
-    """
+    CommandError for missing files and one DataError for everything wrong in them."""
     boxes = boxes or find_boxes(folder)
     problems, files = Problems(), [boxes] if boxes.is_file() else []
     if boxes.is_dir():

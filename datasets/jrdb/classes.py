@@ -47,8 +47,7 @@ def merge_sides(
 
     The labels of both sides up to --max_difficulty are joined; one side is enough. --multi_label decides
     between several: `priority` takes the rarest class (others, sitting, conversation, standing, walking),
-    `first` the first label of the lower id (else of the other), `drop` gives -1 if the classes differ.
-    """
+    `first` the first label of the lower id (else of the other), `drop` gives -1 if the classes differ."""
     easy = [name for name, difficulty in first + second if difficulty <= rules.max_difficulty]
     kinds = [classes.get(name, classes.get(ANY_OTHER)) for name in easy] or [TOO_DIFFICULT]
     names, other_names = {name for name, _ in first}, {name for name, _ in second}

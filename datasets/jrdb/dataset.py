@@ -67,8 +67,7 @@ class JRDBPairDataset(Dataset):
         ambiguous_frames (A,) int64
     near: NearPairs; None without rules.rescore and for task "type"
     Set by crops.load_crops in runs that use pixels:
-        crops (K, 3, H, W) uint8, crop_rows (R,) int64 into them
-    """
+        crops (K, 3, H, W) uint8, crop_rows (R,) int64 into them"""
 
     def __init__(
         self, name: str, sequences: list[Sequence], pairs: list[Pairs], rules: PairRules,
@@ -135,8 +134,7 @@ class JRDBPairDataset(Dataset):
         Takes all positives, with use_group_sampling at most max(1, round(n * max_group_samples_ratio)) of an
         interaction group of n people, annotated ones before inferred; min(max_negatives_per_frame, max(1,
         round(positives * stage1_balance_ratio))) negatives of a frame; then at most pairs_per_sequence of
-        these per sequence (0: all). With --no-resample every epoch takes the same samples.
-        """
+        these per sequence (0: all). With --no-resample every epoch takes the same samples."""
         if not self.sampled:
             return np.arange(len(self))
         rules, lots = self.rules, self.lots

@@ -244,8 +244,7 @@ def mirror_features(features: np.ndarray, names: list[str]) -> np.ndarray:
 
     Mirroring swaps left and right, so `*_left` and `*_right` change places and `signed_*` change sign. The
     few pairs that are not ordered by x (centres coincide or are exactly opposite) keep their order; only
-    their `away_*` motion changes sign.
-    """
+    their `away_*` motion changes sign."""
     column = {name: i for i, name in enumerate(names)}
     mirrored = features.copy()
     for name, i in column.items():

@@ -97,8 +97,7 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
 
     With --pairs_from social_group every two people of one group are an annotated pair without a type. A
     partner who is not another person of the frame is ignored, as is a second record with the same id in it;
-    see clean_boxes for boxes. All of these are counted.
-    """
+    see clean_boxes for boxes. All of these are counted."""
     before, counts = problems.count, dict.fromkeys(COUNTS, 0)
     frames = read_frames(path, problems)
     folder = Path(data_path, IMAGE_FOLDER, path.stem) if data_path else None
@@ -301,8 +300,7 @@ def clean_boxes(
     look like two corners: nobody in a panorama is wider than everything to the left of him.
 
     x is wrapped into [0, width), x + w may exceed the width, and boxes are clipped at the upper and lower
-    edge. Wrapped, clipped and bad boxes (outside the panorama, or without area) are counted in `counts`.
-    """
+    edge. Wrapped, clipped and bad boxes (outside the panorama, or without area) are counted in `counts`."""
     (width, height), source = images.size, images.source
     numbers = (box if isinstance(box, list) and len(box) == 4 else [None] for box in boxes)
     finite = [all(type(v) in (int, float) and abs(v) < 1e9 for v in box) for box in numbers]

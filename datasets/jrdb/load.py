@@ -51,8 +51,7 @@ def build_datasets(
     task "interaction": every sample is labelled 0 or 1; "type": annotated positives only, labelled by class.
     Only train is sampled. Flags that a script lacks have their default in PairRules, except that
     --pairs_per_sequence is then 0 (all). With --check_data every image that crops are cut from is decoded.
-    CommandError for wrong flags; DataError for unusable files (all at once), empty and one-class splits.
-    """
+    CommandError for wrong flags; DataError for unusable files (all at once), empty and one-class splits."""
     data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE))
     rules = PairRules(**{"pairs_per_sequence": 0} | given(args, PairRules))  # stage 2 has few enough
     sequences, split, source = read_labels(args, data_path, bool(choose))
@@ -219,8 +218,7 @@ class PairDatasets(Parts):
         Pairs are undirected. They are counted over the frames used, flaws of the annotations (labels.COUNTS)
         over all labelled frames. negatives_that_are_positives: sampled negatives that are annotated as pairs,
         looked up by frame and person names, independent of the sampler. order_dependent_decisions: pairs that
-        are in range only in one order of the two people (0 for a symmetric norm). Ratios over 0 are None.
-        """
+        are in range only in one order of the two people (0 for a symmetric norm). Ratios over 0 are None."""
         return {"splits": {name: report_split(part, self.loaded[name]) for name, part in self.parts.items()}}
 
     def with_task(self, part: str, task: str) -> JRDBPairDataset:

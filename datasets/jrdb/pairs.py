@@ -55,8 +55,7 @@ def find_pairs(
 
     If epochs are `sampled`, ambiguous pairs of one interaction group are inferred to interact. task "type"
     keeps only annotated pairs with a type; "any" keeps all pairs in range, as predict.py has to, which cannot
-    know which pairs are ambiguous.
-    """
+    know which pairs are ambiguous."""
     used = np.arange(len(sequence.keys)) % rules.frame_stride == 0  # (F,) frames
     frame_of_row = sequence.frame_of_row()
     kept = used[frame_of_row]  # (R,) people

@@ -40,8 +40,7 @@ def split_sequences(
 
     `method`: auto (split.json in the data folder, else official), official (OFFICIAL), sorted70 (names
     in order, 70/15/15 by count), or the path of a JSON file with lists of names under train, val and test.
-    `fold` "K/N", drawn with `seed`, overrides `method`.
-    """
+    `fold` "K/N", drawn with `seed`, overrides `method`."""
     names, data_path = sorted(names), Path(data_path)
     own = data_path / "split.json"
     if fold:

@@ -13,8 +13,7 @@ def augment_images(
 
     The changes to a sample depend only on (seed, epoch, its index). rotation: the largest angle in degrees,
     either way. jitter: the largest relative change of brightness and contrast. flip: mirror half of the
-    images, with their burnt-in text.
-    """
+    images, with their burnt-in text."""
     draws = torch.from_numpy(uniform(seed, epoch, indices.numpy(), 4)).float()
     turn, light, contrast, mirror = draws.to(images.device).unbind(1)  # each (B,) in [0, 1)
     turned = rotate(images.float() / 255, rotation * (2 * turn - 1))  # (B, 1 or 3, H, W)

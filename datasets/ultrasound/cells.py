@@ -46,8 +46,7 @@ def read_age(
     """(the age in a cell, whether its unit is named, in the cell or beside it: `named`).
 
     NaN if --missing_values list the cell or the age in it: 0 stands for 000Y too. Raises ValueError with the
-    reason. spelling: of `find_spelling`.
-    """
+    reason. spelling: of `find_spelling`."""
     if is_missing(cell, missing):
         return math.nan, False
     if cell is None:

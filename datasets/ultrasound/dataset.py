@@ -40,8 +40,7 @@ def decode_images(
 
     Returns `images` with the flags deep and cut (values beyond the range), the decoded images, (N,) of
     `sample_type`, and the range, [black, white]. One range keeps the brightness of images comparable; without
-    --intensity_range it is the bit depth that the images of the subjects in `train` need.
-    """
+    --intensity_range it is the bit depth that the images of the subjects in `train` need."""
     cached = partial(open_cache, item_shape=(), cache_dir=args.cache_dir, limit_gb=args.cache_limit_gb)
     paths, limits = images.path.tolist(), args.intensity_range
     if limits and limits[0] >= limits[1]:
@@ -172,8 +171,7 @@ class UltrasoundAgeDataset(Dataset):
     images (B, 1, H, W) uint8, with --colour (B, 3, H, W); ages (B,) float32 in --target_unit;
     subject_ids (B,) int64, positions in `subjects`; indices (B,) int64, the samples asked for.
     Attributes: `subjects`, the names, and per sample files (names), ages, subject_ids and groups, a list for
-    each of GROUPS that the table has ("" for a blank cell).
-    """
+    each of GROUPS that the table has ("" for a blank cell)."""
 
     def __init__(self, decoded: np.ndarray, images: pd.DataFrame, mask_text: bool = False) -> None:
         """decoded: all images, from `decode_images`. images: path, subject, age and GROUPS of this part; the

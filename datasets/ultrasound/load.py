@@ -150,8 +150,7 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
     """Read the data and split them into train, val and test (no test part if --test_size is 0).
 
     args: the flags of flags.py. choose: replaces their split (datasets/splits.py). Raises CommandError for
-    wrong flags and paths, DataError for wrong contents of files.
-    """
+    wrong flags and paths, DataError for wrong contents of files."""
     image_dir = args.image_dir
     problems = AgeProblems(args.exclude, may_exclude_most=args.exclude_more_than_half or choose is not None)
     if image_dir is None:

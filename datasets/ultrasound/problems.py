@@ -45,8 +45,7 @@ class AgeProblems:
         """Raise one DataError for all kinds that are not excluded, with their counts and first entries.
 
         images: those without a problem. --exclude is proposed only if they show three or more subjects;
-        to leave out more than half of all images also needs --exclude_more_than_half.
-        """
+        to leave out more than half of all images also needs --exclude_more_than_half."""
         found = {k: counted(len(self.found[k]), text) for k, text in PROBLEMS.items() if k in self.found}
         if refused := [kind for kind in found if kind not in self.exclude]:
             usual = dict(ADVICE)

@@ -109,8 +109,7 @@ def _read_cells(
     """(name, cells) of the sheet `wanted`, or of the one with the columns asked for; name "" in a text file.
 
     Blank cells are None, blank rows are dropped; rows and columns are labelled 1, 2 and A, B. A formula
-    without a stored value is read as its text, which begins with =.
-    """
+    without a stored value is read as its text, which begins with =."""
     if (size := path.stat().st_size) > MAX_UNPACKED_BYTES:
         raise DataError(f"{path}: {size:,} bytes are too many for a table of subjects and ages")
     content = path.read_bytes()

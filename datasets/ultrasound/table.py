@@ -54,8 +54,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     A row without a usable id and age goes to `problems` instead of `rows`, as bad_ids, bad_ages, far_ages,
     bad_groups or duplicate_ids (all rows of that id); the caller refuses or excludes it. Rows whose age is
     one of --missing_values are only counted. Raises DataError if a column is missing, CommandError if the
-    name of the age column states another unit than --target_unit.
-    """
+    name of the age column states another unit than --target_unit."""
     at, unit, problems = _find_columns(sheet), args.target_unit, sheet.problems
     if sheet.wider:
         cause = "Did a decimal comma split a cell, or does a column have no name? Save it as .xlsx."
@@ -185,8 +184,7 @@ def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: 
     A code repeats and is far from all other ages: either beyond the quartiles by three interquartile ranges,
     after a gap as large (and of a quarter of the median); or the smallest or largest age, after a gap three
     times as large as any other (and of a quarter of the median, unless it looks like a code: 0, 99, 999).
-    A given --min_age or --max_age says that the ages on that side are real.
-    """
+    A given --min_age or --max_age says that the ages on that side are real."""
     ages = rows[["subject", "age"]].drop_duplicates().age.dropna()  # once per subject
     low, high = ages.quantile([0.25, 0.75])
     reach, least, far = 3 * (high - low), ages.median() / 4, set()

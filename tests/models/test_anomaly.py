@@ -118,8 +118,7 @@ def test_padding_and_order_do_not_change_the_logit(modality, fusion, position_co
 @pytest.mark.parametrize("fusion", ["attention", "concat"])
 def test_lidar_reaches_the_logit_through_a_uniform_image(fusion):
     """A swapped scan moves the logit of an untrained model, and a few steps are enough to learn from the scan
-    alone.
-    """
+    alone."""
     model = build(fusion=fusion, dropout=0.0)
     images, points, mask, pixels = batch(2)
     images[:], mask[:] = 128, True
@@ -141,8 +140,7 @@ def test_lidar_reaches_the_logit_through_a_uniform_image(fusion):
 
 def two_sensor_world(frames, seed):
     """Inputs and labels: half of the frames normal, a quarter with a bright square, a quarter with a bump
-    that only the LiDAR can see.
-    """
+    that only the LiDAR can see."""
     generator = torch.Generator().manual_seed(seed)
     kind = torch.randint(0, 4, (frames,), generator=generator)  # 0, 1 normal, 2 square, 3 bump
     left = torch.randint(0, 5, (frames,), generator=generator) * 8  # pixels
@@ -194,8 +192,7 @@ def test_with_a_uniform_image_another_scan_is_another_logit(trained):
 @torch.no_grad()
 def test_the_pixel_below_a_point_matters_where_it_is():
     """Attention with the position code sees whether a coloured patch and a bump share a place; swapping
-    patches tells.
-    """
+    patches tells."""
     model = build()
     images, points, mask, pixels = batch(1)
     images[:] = 90
@@ -319,8 +316,7 @@ def test_the_place_of_a_token_decides_who_attends_to_whom_and_is_not_mixed_into_
 
 def test_heat_map_and_point_scores_point_at_the_evidence():
     """After a short training on bright squares, the square stands out in the heat map; scores are never
-    negative.
-    """
+    negative."""
     torch.manual_seed(0)
     model = AnomalyDetectionModel(dropout=0.0)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)

@@ -101,8 +101,7 @@ def benchmark_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float 
 
     auroc, aupr, specificity (at the threshold where precision and recall are closest), f1_score and ppv (mean
     over thresholds .25, .30 ... .70) are as in its benchmark/eval/metrics.py; fpr95 is exact, there it is on
-    a grid of .01. None with one class only.
-    """
+    a grid of .01. None with one class only."""
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
     names = ("auroc", "aupr", "fpr95", "specificity", "f1_score", "ppv")

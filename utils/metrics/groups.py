@@ -33,8 +33,7 @@ def find_clusters(
 
     frames (R,) non-decreasing; pairs (P, 2) of rows, sorted by frame, with probabilities p (P,) of
     interacting. These are first rescaled so that `threshold` becomes one half, since the sampling of training
-    shifted them. Two people who are no pair (out of range) get the product along the best chain of pairs.
-    """
+    shifted them. Two people who are no pair (out of range) get the product along the best chain of pairs."""
     p, limit = (np.clip(values, 1e-9, 1 - 1e-9) for values in (p, threshold))
     cost = np.log1p(limit / (1 - limit) / (p / (1 - p)))  # -log of the scaled probability, above 0
     groups = np.arange(len(frames))
@@ -85,8 +84,7 @@ def group_metrics(
     A predicted group is right if its members have an IoU of at least 0.5 with a true group of its frame and
     size bin that is not matched yet. Predictions choose in order of falling score, equal ones in the order
     given; each takes the first that fits (there is a choice only for G5+, of two at exactly 0.5). AP is
-    the area under the stepwise precision-recall curve over all frames; equal scores form one step.
-    """
+    the area under the stepwise precision-recall curve over all frames; equal scores form one step."""
     known = np.asarray(true) >= 0
     frames, predicted, true = (np.asarray(values)[known] for values in (frames, predicted, true))
     kept, predicted = np.unique(predicted, return_inverse=True)

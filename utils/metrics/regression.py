@@ -89,8 +89,7 @@ def fit_intervals(rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     rows: subject_ids, ages and preds of the val images. reach: None with fewer than 1 / (1 - LEVEL) - 1
     people, 9 for 90%. line: [offset, slope, least, greatest] of the usual error. bias: [offset, slope] of the
-    prediction on the age, None if the slope is undefined or below LEAST_SLOPE.
-    """
+    prediction on the age, None if the slope is undefined or below LEAST_SLOPE."""
     _, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
     errors, count = np.abs(preds - ages), len(ages)
     rank = math.ceil(round((count + 1) * LEVEL, 6))

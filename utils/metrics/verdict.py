@@ -43,8 +43,7 @@ def judge(
     `model` and `trivial` (1 + n,) are jackknife rows of the metric on the same samples of `split`. The train
     split, which a model can know by heart, and a run cut by --max_batches are never LEARNED. With fewer than
     MINIMUM groups (`unit` is their plural) learning cannot be told from luck: NOT JUDGED. reference: the
-    comparison with the strongest reference, to be reported beside the verdict.
-    """
+    comparison with the strongest reference, to be reported beside the verdict."""
     found = Comparison.of(metric, model, trivial, trivial_name, jackknife, higher_is_better)
     word = "LEARNED" if found.better else "NOT LEARNED"
     reason, against = f"{'beats' if found.better else 'does not beat'} {found}", f"against {found}"

@@ -22,8 +22,7 @@ def explained(
     points, coloured by score. Both colour scales begin at the lowest value.
 
     where(batch) -> probabilities of the image (1, H, W) and of the points (1, N); truth (H, W): 1 = anomaly,
-    None if unknown.
-    """
+    None if unknown."""
     heat, scores = (values[0].numpy() for values in where(batch))
     image, pixels = batch["images"][0].permute(1, 2, 0).numpy(), batch["point_pixels"][0].numpy()
     inside = (np.abs(pixels) < 1).all(axis=1)

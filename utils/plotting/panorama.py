@@ -33,8 +33,7 @@ def draw_panorama(
 
     image (H, W, 3) uint8. boxes (n, 4) x, y, w, h in pixels, x + w may exceed W; names: n ids. pairs (m, 2)
     rows of boxes; kinds (m,) indices into `kind_names` and PALETTE, -1 = none (white); texts: m labels of the
-    lines, may be ''. groups (n,) group numbers, < 0 = none.
-    """
+    lines, may be ''. groups (n,) group numbers, < 0 = none."""
     height, width = image.shape[:2]
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)

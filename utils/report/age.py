@@ -44,8 +44,7 @@ def report_age(
     subject (mean over its images) with the better of train mean and median, leaving out subjects.
     p_label in suspects.csv: the probability of an error at least this large if errors were normal (sd from
     their median absolute deviation). Returns the verdict and {metrics, baselines, confidence, warnings,
-    sections}, the last for evaluation_report.txt.
-    """
+    sections}, the last for evaluation_report.txt."""
     part, unit, title = data.parts[split], data.unit, f"{state['script']} on {split}"
     images, people = tabulate(part, rows, state.get("intervals"))
     verdict, best, found = judge_ages(images, people, split, data, state)

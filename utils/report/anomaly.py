@@ -37,8 +37,7 @@ def report_anomaly(
     trivial features train_inputs (M, K) with train_labels (M,), on which logistic regression is fitted, and
     those of val, on which its threshold is chosen; features (N, K): of this split; others: {reference: its
     scores on val and on this split}. The verdict compares AUROC with the better of chance and that logistic
-    regression, leaving out scenarios.
-    """
+    regression, leaving out scenarios."""
     columns = dataset.columns()
     labels, logits, scenarios = rows["labels"], rows["logits"], columns["scenario"]
     odds = calibrated(logits, **state["calibration"])
@@ -104,8 +103,7 @@ def localise(dataset: Any, where: Where) -> tuple[dict[str, Any], dict[str, dict
     chance level (the share of anomalous pixels or points), and the tables of AnoVox's benchmark.
 
     Up to LOCATED_FRAMES anomalous and as many normal frames, evenly spread, are judged; agents are left out,
-    as AnoVox advises. The metrics are None if the data has no semantic ground truth.
-    """
+    as AnoVox advises. The metrics are None if the data has no semantic ground truth."""
     found: dict[str, dict[str, list]] = {"pixel": {}, "point": {}}
     by_label = (np.flatnonzero(dataset.labels == label) for label in (1, 0))
     spread = [frames[:: max(1, math.ceil(len(frames) / LOCATED_FRAMES))] for frames in by_label]

@@ -30,8 +30,7 @@ def report_binary(
     on val, like the model's. The verdict compares AUROC with the reference named `trivial`, leaving out one
     of `groups` (N,) at a time; AP is compared with the best reference. otherwise: advice to add if all
     samples are of one class. Writes figures; returns the verdict and {metrics, baselines, confidence,
-    warnings, references, sections}, the last for evaluation_report.txt.
-    """
+    warnings, references, sections}, the last for evaluation_report.txt."""
     unit, truncated = TASKS[state["script"]]["groups"], state["args"]["max_batches"] > 0
     threshold, odds = state["threshold"], calibrated(logits, **state["calibration"])
     scores = sigmoid(odds)

@@ -25,8 +25,7 @@ class Lock:
 
     The system's own lock ends with its process. Where there is none, the owner creates PATH.held, which only
     one process can do, and keeps touching it. Others take it over when that process is gone or, if it was on
-    another machine (or before a reboot), when the file is no longer touched.
-    """
+    another machine (or before a reboot), when the file is no longer touched."""
 
     def __init__(self, path: Path):
         self.path, self.held = path, path.with_name(f"{path.name}.held")

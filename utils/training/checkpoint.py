@@ -45,8 +45,7 @@ class Checkpoint:
     parts: objects with state_dict and load_state_dict. Every file holds the part `model`, which is judged;
     the others, for resuming, are only in last.pth (and final.pth, its copy). best: {name: value to beat},
     each with a file best_NAME.pth. names: lists of names, such as class_names, that a loaded file must agree
-    with. The attribute `values` is saved with the weights, such as the threshold that belongs to them.
-    """
+    with. The attribute `values` is saved with the weights, such as the threshold that belongs to them."""
 
     def __init__(
         self, run: "Run", best: Mapping[str, float], names: dict[str, list[str]] | None = None, **parts: Any
@@ -151,8 +150,7 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
     must agree with, such as class_names: weights are meaningless under other names.
 
     Raises CommandError for a file that is missing, damaged, of another format, of another script, or that
-    holds anything but tensors and plain values (nothing in it is ever imported or called).
-    """
+    holds anything but tensors and plain values (nothing in it is ever imported or called)."""
     path = Path(path)
     if not path.is_file():
         raise CommandError(f"no checkpoint at {path}")

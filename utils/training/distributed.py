@@ -115,8 +115,7 @@ class EpochSampler:
     each sample is one). The samples are then cut into global batches of batch_size * world_size, of which
     each rank takes a contiguous part. The last global batch is split evenly; a rank left with nothing
     computes a sample of that batch with weight 0. With `draw`, an epoch takes only the samples draw(epoch),
-    which must depend on the epoch alone; within a frame they keep that order.
-    """
+    which must depend on the epoch alone; within a frame they keep that order."""
 
     def __init__(
         self, length: int, batch_size: int, seed: int, processes: Processes, frames: np.ndarray | None = None,

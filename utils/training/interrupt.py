@@ -57,8 +57,7 @@ def quicker(command: Sequence[str], seconds: float, device: torch.device) -> str
 def end_when_stalled(interrupt: "Interrupt", seconds: float) -> None:
     """In a thread: end this process if it stays in one step for so many seconds; otherwise the other ranks
     would wait for half an hour, the time limit of the process group. Outside of steps (interrupt.place is
-    None) a healthy rank may wait long: for a cache, a larger share of val, a figure, the test pass.
-    """
+    None) a healthy rank may wait long: for a cache, a larger share of val, a figure, the test pass."""
     seen, still = None, 0
     while still < seconds:
         time.sleep(1)  # seconds are counted, not measured: a suspended process must not look stalled

@@ -151,8 +151,7 @@ class LearningCheck:
 
         The loss of fixed outputs must change with the labels. Certain and right outputs must cost next to
         nothing compared with the best constant. If they do not, more certain ones are tried: with label
-        smoothing they cost much more, but with one softmax too many they cost the same.
-        """
+        smoothing they cost much more, but with one softmax too many they cost the same."""
         chosen = list(range(0, len(self.labels), max(1, len(self.labels) // 256)))
         labels, found = self.labels[chosen], []
         if not torch.equal(read_labels(chosen), read_labels(chosen)):

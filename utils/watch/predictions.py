@@ -28,8 +28,7 @@ def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "Da
     One row per sample, indexed by its name. Columns: label and pred (class numbers), score (of the positive
     class; for ages the prediction, with the true age as label), group and frame (left out by a jackknife); if
     known also trivial (the score that the verdict compares with) and inside (is the age in its interval?).
-    CommandError if they cannot be read, or have other samples or labels than `reference`.
-    """
+    CommandError if they cannot be read, or have other samples or labels than `reference`."""
     rows = read_table(view) if view.table is None else view.table
     if reference is None:
         return rows

@@ -48,8 +48,7 @@ def render(
 
     Everything that ages depends on muscle_age (years), nothing else does. gain: dB. move: shift of the probe,
     rows and columns. shade: dB of lost contact at the right edge. septa: dB; more if the beam meets the septa
-    squarely. text is printed from column `left` on.
-    """
+    squarely. text is printed from column `left` on."""
     rng = np.random.default_rng(seed)
     effect = ageing(muscle_age)
     fascia, bone, floor, polygon = _outline(anatomy, move)

@@ -39,8 +39,7 @@ def person_spread(age):
     """Standard deviation in years of a person's muscle age: small in children, whose growth is a good clock.
 
     8.5 years in adults: published models err by 8 to 9.5 years per person there, and averaging the views of a
-    person hardly helps them.
-    """
+    person hardly helps them."""
     t = np.clip((np.asarray(age) - 10) / 18, 0, 1)
     return 1.2 + 7.3 * t * t * (3 - 2 * t)
 

@@ -41,8 +41,7 @@ def cache(tmp_path):
 
 def legacy_copy(target, scenarios=4):
     """The first scenarios of the tiny sample in the legacy layout: other folders, colours instead of class
-    ids, .pcd files.
-    """
+    ids, .pcd files."""
     for source in scenario_folders(tiny_sample())[:scenarios]:
         folder = target / source.name
         for sensor, name in (

@@ -145,8 +145,7 @@ def test_test_towns_and_shapes_are_held_out():
 @pytest.mark.long
 def test_trivial_features_do_not_tell_the_label(tmp_path, monkeypatch):
     """Colours, counts, file sizes, frame numbers, weather and town, on coarse sensors; folds of whole
-    scenarios.
-    """
+    scenarios."""
     from datasets.samples import anovox
 
     monkeypatch.setitem(anovox.SIZES, "small", ((27, 6, 12), 8, (32, 48), (12, 90)))
@@ -221,8 +220,7 @@ def test_test_hues_are_held_out():
 
 def test_what_is_there_beside_the_anomaly_does_not_tell_the_label():
     """Counterparts and cars, counted where the sensors look: an ideal sensor that misses the anomaly itself
-    must be left with nothing, or the ceilings of the single sensors are not what they claim.
-    """
+    must be left with nothing, or the ceilings of the single sensors are not what they claim."""
     rng = np.random.default_rng(7)
     counts, labels = [], []
     for number in range(120):

@@ -59,8 +59,7 @@ def worked_example():
     """Two frames, ten people.
 
     Frame 0: true {0,1}, {2,3}, {4}, {5};  predicted {0,1} .9, {2} .8, {3} .6, {4,5} .7
-    Frame 1: true {6,7,8}, {9};            predicted {6,7,8} .6, {9} .5
-    """
+    Frame 1: true {6,7,8}, {9};            predicted {6,7,8} .6, {9} .5"""
     frames = np.array([0] * 6 + [1] * 4)
     true = np.array([7, 7, 3, 3, 4, 5, 3, 3, 3, 9])  # id 3 is in both frames and is not one group
     predicted = np.array([0, 0, 1, 2, 3, 3, 4, 4, 4, 5])
