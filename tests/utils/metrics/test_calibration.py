@@ -9,6 +9,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from utils.metrics.calibration import (
     SCALES,
     brier_score,
+    calibration_bins,
     calibration_error,
     cross_fitted,
     fit_platt,
@@ -91,6 +92,7 @@ def test_no_group_is_scaled_by_a_fit_that_has_seen_it():
 def test_calibration_error_and_brier_by_hand():
     labels, scores = np.array([1, 0, 1, 1]), np.array([0.9, 0.9, 0.1, 1.0])
     # bins of 1/15: {.9, .9} is one, {1.0} the last, {.1} another
+    assert calibration_bins(labels, scores)["count"].tolist() == [0, 1] + [0] * 11 + [2, 1]
     assert calibration_error(labels, scores) == pytest.approx((2 * abs(0.5 - 0.9) + 0.9 + 0) / 4)
     kinds, chances = np.array([0, 1]), np.array([[0.8, 0.2, 0.0], [0.6, 0.3, 0.1]])
     assert calibration_error(kinds, chances) == pytest.approx((0.2 + 0.6) / 2)  # right at .8, wrong at .6
