@@ -1,0 +1,43 @@
+"""What a run says in the middle of a long epoch, and how long it may take."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from utils.run.status import Status
+from utils.training.distributed import EpochSampler, Processes, make_loader
+from utils.training.interrupt import Interrupt
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture
+def interrupt(tmp_path):
+    args = SimpleNamespace(max_batches=0, log_interval=2, max_hours=2.0, stall_timeout=0, dry_run=False)
+    status = Status(tmp_path, epochs=3, patience=0)
+    return Interrupt(SimpleNamespace(processes=ALONE, status=status, args=args, folder=tmp_path), save=None)
+
+
+class Numbers:
+    def __getitems__(self, chosen):
+        return chosen
+
+
+def test_a_long_epoch_says_its_mean_loss_so_far_and_when_the_run_will_end(interrupt, caplog):
+    caplog.set_level("INFO", "run")
+    loader = make_loader(Numbers(), EpochSampler(18, 4, 0, ALONE), 0, ALONE.device)
+    totals = torch.zeros(2)
+    for step, batch in interrupt.steps(loader, 2, totals):
+        totals += torch.tensor([step * len(batch), len(batch)])
+    said = [f"epoch 002 step {done}/5 train_loss {mean} so far" for done, mean in ((2, 0.5), (4, 1.5))]
+    assert caplog.messages[:2] == said
+    assert "for 2 epochs of 5 steps" in caplog.messages[2]  # the second and the third
+
+
+def test_max_hours_are_hours(interrupt, monkeypatch):
+    begun = time.monotonic()
+    for hours, wish in ((1.9, 0), (2.1, 143)):
+        monkeypatch.setattr(time, "monotonic", lambda hours=hours: begun + 3600 * hours)
+        assert interrupt.agreed() == wish
