@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import subprocess
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from models.encoders import build_encoder, freeze
 from models.losses import FocalLoss
 from utils.run.folder import write_json
 from utils.tasks import recipe_of
+from utils.training import config
 from utils.training.config import (
     check_repeated,
     check_resumed,
+    describe_git,
     describe_model,
     describe_optimizations,
     describe_run,
@@ -88,6 +91,18 @@ def test_the_contents_of_a_class_map_are_recorded(tmp_path):
     for file, recorded in (str(tmp_path / "map.json"), {"playing cards": "sitting together"}), (None, None):
         run.args = argparse.Namespace(seed=1, class_map=file)
         assert describe_run(run)["class_map"] == recorded
+
+
+def test_the_commit_and_changes_since_are_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "REPO_ROOT", tmp_path)
+    assert describe_git() == {"commit": None, "dirty": None}
+    (tmp_path / "train.py").write_text("1")
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=b commit -q -m c"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    committed = describe_git()
+    assert len(committed["commit"]) == 40 and committed["dirty"] is False
+    (tmp_path / "train.py").write_text("2")
+    assert describe_git() == committed | {"dirty": True}
 
 
 def test_a_config_of_flags_alone_names_no_data_that_could_differ(tmp_path, caplog):
