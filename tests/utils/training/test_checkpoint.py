@@ -43,8 +43,9 @@ def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", no_space)
-    with pytest.raises(CommandError, match="No space left.*\n.*go on with --resume"):
-        save_checkpoint(path, STATE | {"epoch": 4})
+    for name in ("last.pth", "best_loss.pth"):
+        with pytest.raises(CommandError, match="No space left.*\n.*go on with --resume"):
+            save_checkpoint(tmp_path / name, STATE | {"epoch": 4})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.pth"]
     path.unlink()
