@@ -90,8 +90,10 @@ def test_alarms_by_hand():
 
 
 def test_breakdown_counts_each_kind_against_all_normal_frames():
-    labels, scores = np.array([0, 0, 1, 1, 1]), np.array([0.1, 0.6, 0.9, 0.5, 0.7])
-    rows = breakdown(labels, scores, scores >= 0.65, {"size": np.array(["", "big", "big", "tiny", "big"])})
+    labels, scores = np.array([0, 0, 1, 1, 1, 1]), np.array([0.1, 0.6, 0.9, 0.5, 0.7, 0.2])
+    sizes = np.array(["", "big", "big", "tiny", "big", ""])
+    rows = breakdown(labels, scores, scores >= 0.65, {"size": sizes})
+    assert list(rows) == ["size: big", "size: tiny"]  # an unknown size is no kind
     assert rows["size: big"] == {"frames": 2, "auroc": 1.0, "recall": 1.0}
     assert rows["size: tiny"] == {"frames": 1, "auroc": 0.5, "recall": 0.0}
     assert name_distances(np.array([3.0, 5, 99, np.nan])).tolist() == ["00-05 m", "05-10 m", "30+ m", ""]

@@ -46,6 +46,7 @@ def test_equals_scikit_learn_on_all_pairs_written_out():
         assert row["ap"] == pytest.approx(reference.average_precision_score(truth == k, scores[:, k - 1]))
         assert row["recall"] == pytest.approx(reference.recall_score(truth == k, outcomes == k))
         assert row["precision"] == pytest.approx(reference.precision_score(truth == k, outcomes == k))
+        assert row["f1"] == pytest.approx(reference.f1_score(truth == k, outcomes == k))
     low, high = found["confidence"]["macro_f1"]
     assert low < found["macro_f1"] < high
 

@@ -55,8 +55,9 @@ def test_by_hand_and_where_nothing_can_be_promised():
     assert fit_intervals(rows | {"ages": 0 * ages + 30, "preds": ages})["bias"] is None  # nor has one age
     assert fit_intervals(rows | {"ages": ages, "preds": 0.1 * ages})["bias"] is None  # too flat to divide by
     steep = fit_intervals(rows | {"preds": 20.0 + np.arange(1, 11) * 2})  # errors 1 to 10, rising
+    assert steep["line"] == pytest.approx([-10, 0.5, 5.5 / 2, 5.5 * 2])  # up to twice the mean error
     reach = intervals(steep, np.array([-1e6, 1e6]))[1] - [-1e6, 1e6]
-    assert reach[1] / reach[0] == pytest.approx(4)  # from half to twice the mean error
+    assert reach[1] / reach[0] == pytest.approx(4)
     few = fit_intervals({key: values[:8] for key, values in rows.items()})
     assert few["reach"] is None  # 90% of nine people is more than eight
     assert np.isnan(intervals(few, np.array([20.0]))).all()
