@@ -206,7 +206,9 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(tmp_path):
     assert read_json(run / "results.json") == stopped
     train_mae.main(train_mae.parse_args(["--resume", str(run), "--patience", "0"]))
     assert read_json(run / "results.json")["epochs_run"] == 6 == len(read_json(run / "history.json"))
-    assert read_json(run / "config.json")["args"]["patience"] == 0
+    config = config_of(run)
+    assert config["args"]["patience"] == config["training"]["patience"] == 0
+    assert config["optimizations"]["early_stopping"] is False
 
 
 def test_weights_of_a_run_that_was_trained_on_whom_this_one_tests_are_refused(tmp_path):

@@ -43,6 +43,7 @@ def test_a_frozen_encoder_is_recorded_by_flag_or_as_the_code_froze_it():
     trained = describe_model(model, "t", {}, 1)
     freeze(encoder)
     frozen = describe_model(model, "t", {}, 1)
+    assert frozen["trainable_parameters"] == 0 < trained["trainable_parameters"] == trained["total_parameters"]
     recorded = [
         describe_optimizations(*who, None) for who in ((args, trained), (args, frozen), (asked, trained))
     ]
@@ -63,9 +64,10 @@ def test_a_warm_up_is_recorded_where_the_rate_rises():
     found = describe_training(run, torch.nn.L1Loss(), optimizer, both)
     assert found["scheduler_params"]["warmup_epochs"] == 2 and found["effective_batch_size"] == 12
     assert found["scheduler_params"]["T_max"] == 3 and found["optimizer_params"]["lr"] == 0.1
-    for norm in (0.0, 1.0):
-        args.max_grad_norm = norm
-        assert describe_optimizations(args, MODEL, both)["gradient_clipping"] is (norm > 0)
+    for value in (0.0, 1.0):
+        args.max_grad_norm = args.ema_decay = value
+        found = describe_optimizations(args, MODEL, both)
+        assert found["gradient_clipping"] is found["ema"] is (value > 0)
     one_cycle = schedulers.OneCycleLR(optimizer, 0.1, total_steps=4)
     args.scheduler = "cosine"  # the flag, which the code need not follow
     found = [describe_optimizations(args, MODEL, s)["cosine_annealing"] for s in (fall, both, one_cycle)]
