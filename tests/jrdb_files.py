@@ -7,6 +7,7 @@ from pathlib import Path
 from datasets.jrdb.flags import LabelRules
 from datasets.jrdb.labels import LABEL_FOLDER, Sequence, read_sequences
 from datasets.jrdb.load import PairDatasets, build_datasets
+from datasets.splits import Choose
 
 FLAGS = {
     "features": "geometry", "image_size": (128, 64), "split_method": "auto", "fold": None, "seed": 42,
@@ -14,9 +15,11 @@ FLAGS = {
 }  # fmt: skip
 
 
-def load(folder: Path, task: str = "interaction", **flags: object) -> PairDatasets:
-    """The splits of a folder as the training scripts read it with these flags."""
-    return build_datasets(Namespace(data_path=folder, **FLAGS | flags), task)
+def load(
+    folder: Path, task: str = "interaction", choose: Choose | None = None, **flags: object
+) -> PairDatasets:
+    """The splits of a folder as the scripts read it with these flags; choose: as evaluate.py."""
+    return build_datasets(Namespace(data_path=folder, **FLAGS | flags), task, choose)
 
 
 def read(path: Path, data_path: Path | None = None, rules: LabelRules | None = None) -> Sequence:

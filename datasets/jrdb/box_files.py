@@ -30,8 +30,8 @@ from utils.run.errors import some
 from utils.run.folder import unique_keys
 
 # id: "" for a person without an id, None for a row that only says that the frame exists. box: as written.
-# kind: the class; None if there is none
-COLUMNS = ("sequence", "frame", "id", "box", "where", "kind")
+# kind: the class; None if there is none. size: width, height of the panorama; None if the file has it not
+COLUMNS = ("sequence", "frame", "id", "box", "where", "kind", "size")
 # What columns may be called, apart from spaces, dots, - and _; of several the one named first here counts.
 NAMES = {kind: names.split() for kind, names in {
     "frame": "frame frameid framenumber frameindex framename image filename imagename imagepath imageid",
@@ -60,7 +60,6 @@ class Content(NamedTuple):
     form: str  # name of the format
     rows: list[tuple]  # of COLUMNS
     corners: bool = False  # whether a box is two corners
-    size: tuple[int, int] | None = None  # width, height of the panorama, if the file has it
     classes: tuple = ()  # that it may have
 
 
@@ -69,10 +68,10 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     named_by_file: whether the file's name names the sequence (else its rows or folder do). An unreadable file
     is a problem and None.
 
-    attrs: form and size of its Content; others: the classes of boxes left out because they are not of people.
+    attrs: form of its Content; others: the classes of boxes left out because they are not of people.
     """
     try:
-        form, rows, corners, size, classes = parse(path.read_text(encoding="utf-8-sig"), path)
+        form, rows, corners, classes = parse(path.read_text(encoding="utf-8-sig"), path)
         table = pandas.DataFrame(rows, columns=COLUMNS).assign(file=str(path), named_by_file=False)
         kinds = table["kind"].dropna()
         others = kinds[~kinds.isin(people_in({*kinds}, form, classes))]
@@ -95,11 +94,14 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     if form == "KITTI tracks" and backwards.mean() > 0.5:
         form, corners = f"{form} with widths and heights", False
     if corners:
-        if size and (table[["w", "h"]].max().to_numpy() > size).any():
-            size = None  # that of a box, not of the image
         table["w"], table["h"] = table["w"] - table["x"], table["h"] - table["y"]
+    if form.startswith("CSV"):
+        width, height = (table["size"].str[k].astype(float) for k in (0, 1))
+        beyond = (table["x"] >= width) | (table["y"] >= height)
+        if (beyond | ((table["w"] >= width) & (table["h"] >= height))).any():
+            table["size"] = None  # those of a box, not of the image
     name_sequence(table, form, path, given)
-    table.attrs = {"form": form, "size": size, "others": others.tolist()}
+    table.attrs = {"form": form, "others": others.tolist()}
     return table
 
 
@@ -120,7 +122,7 @@ def name_sequence(table: pandas.DataFrame, form: str, path: Path, given: Path) -
 def parse(text: str, path: Path) -> Content:
     """An empty file is a KITTI file: a frame in which nobody was detected."""
     if not text.strip(" ,;\t\r\n"):
-        return Content("KITTI detections", [("", "", None, None, f"{path}", None)], True)
+        return Content("KITTI detections", [("", "", None, None, f"{path}", None, None)], True)
     if text.lstrip()[0] not in "{[":
         return text_rows(text, path)
     content = json.loads(text, object_pairs_hook=unique_keys)
@@ -128,7 +130,8 @@ def parse(text: str, path: Path) -> Content:
         rows, videos = [], name_videos([entry.get("video_id") for entry in content])
         for k, entry in enumerate(content):
             frame, kind = str(entry["image_id"]), str(entry.get("category_id"))
-            rows.append((videos[k], frame, track_of(entry), entry["bbox"], f"{path}: entry {k}", kind))
+            where = f"{path}: entry {k}"
+            rows.append((videos[k], frame, track_of(entry), entry["bbox"], where, kind, None))
         return Content("COCO results (image_id is the frame, scores are not used)", rows)
     for key in ("labels", "detections"):
         if content.get(key) and isinstance(content[key], dict):
@@ -140,13 +143,13 @@ def parse(text: str, path: Path) -> Content:
 
 def jrdb_rows(frames: dict[str, list], path: Path) -> Iterator[tuple]:
     for key, records in frames.items():
-        yield "", key, None, None, f"{path}: frame {key}", None
+        yield "", key, None, None, f"{path}: frame {key}", None, None
         for record in records or ():
             if not isinstance(record, dict):
                 raise ValueError(f"frame {key}: not the record of a person: {str(record)[:40]}")
             person = name_of(record.get("label_id"))
             place, kind = f"{path}: frame {key}, {person or 'no id'}", kind_of(person) if person else None
-            yield "", key, person, record.get("box"), place, kind
+            yield "", key, person, record.get("box"), place, kind, None
 
 
 def coco_rows(content: dict, path: Path) -> Content:
@@ -161,18 +164,18 @@ def coco_rows(content: dict, path: Path) -> Content:
         raise ValueError(f"several images are called {twice}: put the sequence in front, SEQUENCE/{twice}")
     images = {image["id"]: name for image, name in zip(content["images"], names, strict=True)}
     classes = {c["id"]: str(c.get("name")) for c in content.get("categories", [])}
-    rows = [(*name, None, None, f"{path}: image {name[1]}", None) for name in names]
+    sizes = [size_of(image.get("width"), image.get("height")) for image in content["images"]]
+    sizes = dict(zip(names, sizes, strict=True))
+    rows = [(*name, None, None, f"{path}: image {name[1]}", None, sizes[name]) for name in names]
     for entry in content["annotations"]:
         where, kind = f"annotation {entry.get('id')}", entry.get("category_id")
         if entry["image_id"] not in images:
             raise ValueError(f"{where}: its image_id {entry['image_id']!r} is not in images")
         if not entry.get("iscrowd"):
             person = track_of(entry), entry.get("bbox"), f"{path}: {where}", classes.get(kind, str(kind))
-            rows.append((*images[entry["image_id"]], *person))
-    sizes = {(image.get("width"), image.get("height")) for image in content["images"]}
-    size = sizes.pop() if len(sizes) == 1 else (0, 0)
-    known = all(isinstance(side, int | float) and side > 0 for side in size)  # some tools write 0
-    return Content("COCO", rows, size=size if known else None, classes=tuple(classes.values()))
+            name = images[entry["image_id"]]
+            rows.append((*name, *person, sizes[name]))
+    return Content("COCO", rows, classes=tuple(classes.values()))
 
 
 def name_videos(videos: list, titles: dict | None = None) -> list[str]:
@@ -203,10 +206,9 @@ def text_rows(text: str, path: Path) -> Content:
             raise ValueError(f"{too_long[0]} has more cells than the header (decimal commas?)")
     cells = {name: [row[k] if k < len(row) else "" for _, row in rows] for k, name in enumerate(names)}
     used, box = choose_columns(form, names, cells, first)
-    corners = not box[-1].endswith(("h", "height"))
-    size = size_beside(cells) if corners else None
+    beside = not {"width", "height"} - cells.keys() and "width" not in box
     if form == "CSV":
-        read = ["", *used.values(), *box, *(("width", "height") if size else ())]
+        read = ["", *used.values(), *box, *("width", "height") * beside]
         if unused := [name for name in names if name not in read]:
             form = f"CSV (columns not used: {some(unused)})"
     column = {kind: cells.get(name, [""] * len(rows)) for kind, name in used.items()}
@@ -227,8 +229,9 @@ def text_rows(text: str, path: Path) -> Content:
         videos = name_folders([FILM.sub("/", video) for video in videos])
     pairs = zip(videos, name_videos(column["camera"]), strict=True)
     sequences = ["/".join(filter(None, pair)) for pair in pairs]
-    found = list(zip(sequences, column["frame"], ids, boxes, places, kinds, strict=True))
-    return Content(form, found, corners, size)
+    sizes = map(size_of, cells["width"], cells["height"]) if beside else [None] * len(rows)
+    found = list(zip(sequences, column["frame"], ids, boxes, places, kinds, sizes, strict=True))
+    return Content(form, found, corners=not box[-1].endswith(("h", "height")))
 
 
 def choose_columns(
@@ -246,7 +249,7 @@ def choose_columns(
     for name in filter(cells.get, NAMES["frame"]):  # the image's name rather than a count of the images
         frames, files = cells[used["frame"]], cells[name]
         one_each = len({*frames}) == len({*files}) == len({*zip(frames, files, strict=True)})
-        if one_each and all(map(IMAGE.search, files)):
+        if one_each and all(IMAGE.search(file) and frame_number(file) is not None for file in files):
             used["frame"] = name
     needed = used["frame"] or "frame", *box, *filter(None, [used["id"]])
     if wrong := [name for name in needed if names.count(name) != 1]:
@@ -258,15 +261,10 @@ def choose_columns(
     return used, box
 
 
-def size_beside(cells: dict[str, list[str]]) -> tuple[int, int] | None:
-    """The size of the panorama: columns width and height beside two corners, if the same in every row."""
-    if not {"width", "height"} <= {*cells}:
-        return None
-    sizes = {*zip(map(whole, cells["width"]), map(whole, cells["height"]), strict=True)}
-    if len(sizes) != 1:
-        return None
-    width, height = sizes.pop()
-    return (int(width), int(height)) if width.isdigit() and height.isdigit() else None
+def size_of(width: object, height: object) -> tuple[int, int] | None:
+    """The size of a panorama as two whole numbers; None unless both are above 0 (some tools write 0)."""
+    sides = [int(side) for side in (whole(width), whole(height)) if side.isdigit()]
+    return (sides[0], sides[1]) if len(sides) == 2 and all(sides) else None
 
 
 def recognise(rows: list[list[str]], first: str) -> tuple[str, list[str]]:

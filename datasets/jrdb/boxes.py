@@ -75,15 +75,14 @@ def read_boxes(
     if (nameless := rows["sequence"] == "").any():
         where = rows["where"][nameless].iloc[0]
         raise DataError(f"{where}: empty, or its sequence is not named\n  remove it, or name the sequence")
-    sizes = {tuple(args.boxes_size[::-1])} if args.boxes_size else {part.attrs["size"] for part in parts}
-    boxes_size = sizes.pop() if len(sizes) == 1 else None
     sequences, folders = [], []
     for name, own_rows in rows.groupby("sequence"):
         check_relative_name(name, f"{boxes}: a sequence")
         folders.append(find_folder(folder, name, alone=rows["sequence"].nunique() == 1))
-        sequences.append(read_sequence(name, own_rows, folders[-1], boxes_size, args, problems))
+        sequences.append(read_sequence(name, own_rows, folders[-1], args, problems))
     problems.raise_any()
-    remedy = "" if boxes_size else "if the boxes are for another size, pass --boxes_size H W"
+    known = args.boxes_size or rows["size"].notna().any()
+    remedy = "" if known else "if the boxes are for another size, pass --boxes_size H W"
     tell_counts(sequences, "boxes", remedy)
     return sequences, folders
 
@@ -109,12 +108,13 @@ def find_folder(folder: Path, name: str, alone: bool) -> Path:
 
 
 def read_sequence(
-    name: str, rows: pandas.DataFrame, folder: Path, boxes_size: tuple[int, int] | None,
-    args: argparse.Namespace, problems: Problems,
-) -> Sequence | None:  # fmt: skip
-    """One sequence, people sorted by frame number and id, without groups or annotated pairs. boxes_size:
-    (width, height) of the panorama they refer to, None if neither the file nor --boxes_size gives it."""
-    before = problems.count
+    name: str, rows: pandas.DataFrame, folder: Path, args: argparse.Namespace, problems: Problems
+) -> Sequence | None:
+    """One sequence, people sorted by frame number and id, without groups or annotated pairs."""
+    before, sizes = problems.count, sorted({*rows["size"].dropna()})
+    if len(sizes) > 1 and not args.boxes_size:
+        remedy = "divide the sequence by size or, if all boxes are for one size, pass --boxes_size H W"
+        problems.add("boxes for panoramas of several sizes", remedy, f"{name}: {some(sizes)}")
     frames = number_frames(rows.drop_duplicates("frame").set_index("frame")["where"].to_dict(), problems)
     named = {number: f"{number:06d}.jpg" if name.isdigit() else PureWindowsPath(name).name
              for number, name in frames.items()}  # fmt: skip
@@ -122,6 +122,7 @@ def read_sequence(
     if problems.count > before:
         return None
 
+    (boxes_size,) = [tuple(args.boxes_size[::-1])] if args.boxes_size else sizes or [None]
     images = panorama_size(folder, images, boxes_size, args)
     rows = rows.assign(frame=rows["frame"].map({name: k for k, name in enumerate(frames.values())}))
     rows = rows.dropna(subset="id")

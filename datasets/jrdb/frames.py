@@ -13,12 +13,17 @@ from utils.run.errors import DataError
 from utils.run.log import LOG
 
 PANORAMA_SIZE = (3760, 480)  # width, height of the stitched JRDB panorama, for sequences without images
-# A frame's number is the last in its name, 15 in IMG_15.png; a time (1.5, 0:15, 1305031102.175304.png,
-# IMG_20240311_101500.jpg) has none, nor has -1.
-DATE, HOUR = "20[0-9]{2}-?[01][0-9]-?[0-3][0-9]", "(?:0[1-9]|1[0-9]|2[0-3])"  # 000015 may be a frame
-NUMBER = re.compile(r"(?!-[0-9]+$|.*[0-9]:[0-9]|(?:[0-9]*\.|[0-9]{10}_)[0-9]+(?:\.[A-Za-z]+)?$|.*"
-                    rf"{DATE}[ T_-]+{HOUR}(?:[-.]?[0-5][0-9]){{2}}\.?[0-9]{{0,3}}[^0-9]*$)"
-                    r"(?:.*[^0-9])?([0-9]{1,9})[^0-9]*")  # fmt: skip
+DATE = "20[0-9]{2}-?[01][0-9]-?[0-3][0-9]"
+HOUR = "(?:0[1-9]|1[0-9]|2[0-3]|00(?=[-.]))"  # 000015 may be a frame
+NO_NUMBER = (
+    "-[0-9]+$",  # -1
+    ".*[0-9]:[0-9]",  # times such as 0:15
+    r"(?:[0-9]*|.*[0-9]{10})\.[0-9]+(?:\.[A-Za-z]+)?$",  # 1.5, cam_1305031102.175304.png
+    r"[0-9]{10}_[0-9]+(?:\.[A-Za-z]+)?$",  # 1305031102_175304.png
+    rf".*{DATE}[ T_-]+{HOUR}(?:[-.]?[0-5][0-9]){{2}}\.?[0-9]{{0,3}}[^0-9]*$",  # IMG_20240311_101500.jpg
+)
+# A frame's number is the last in its name, 15 in IMG_15.png.
+NUMBER = re.compile(rf"(?!{'|'.join(NO_NUMBER)})(?:.*[^0-9])?([0-9]{{1,9}})[^0-9]*")
 
 
 class Images(NamedTuple):

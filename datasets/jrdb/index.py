@@ -39,8 +39,8 @@ def read_indexed(
     # Of the images, only their names matter, and the first of each sequence for the panorama's size.
     folders = [data_path / IMAGE_FOLDER / path.stem for path in paths]
     images = [list_images(folder) for folder in folders]
-    first = [folder / min(names, key=lambda name: frame_number(name) or 0)
-             for folder, names in zip(folders, images, strict=True) if names]  # fmt: skip
+    first = [folder / min(numbered, key=frame_number) for folder, names in zip(folders, images, strict=True)
+             if (numbered := [name for name in names if frame_number(name) is not None])]  # fmt: skip
     read = [files, images, cache.describe_files(first), vars(rules), classes.read_class_map(rules.class_map)]
     path = Path(cache_dir or cache.CACHE_DIR, f"jrdb_index-{cache.fingerprint(read, CODE)[:20]}.npz")
 

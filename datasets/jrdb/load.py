@@ -59,7 +59,8 @@ def build_datasets(
     if choose:
         split = choose(hashes)
     loaded = {part: [sequences[name] for name in names] for part, names in split.items() if names}
-    parts = {part: join_pairs(part, read, rules, task, part == "train") for part, read in loaded.items()}
+    sampled = None if choose else "train"
+    parts = {part: join_pairs(part, read, rules, task, part == sampled) for part, read in loaded.items()}
     for part, dataset in parts.items():
         check_labels(data_path, part, dataset)
         if choose:

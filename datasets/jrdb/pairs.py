@@ -136,7 +136,7 @@ def annotate(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the annotations say of all pairs (P,) of the people `kept` (R,), who are in interaction `groups`:
     types, as in Sequence or NOT_ANNOTATED, also if too difficult; whether ambiguous; and if so, whether the
-    two are linked by annotated pairs."""
+    two are linked by annotated pairs that are not too difficult."""
     people, listed = len(kept), kept[sequence.pairs[:, 0]]
     types = np.full(len(first), NOT_ANNOTATED)
     rows = np.searchsorted(first * people + second, sequence.pairs[listed] @ [people, 1])
@@ -147,7 +147,9 @@ def annotate(
     interacting = groups[first] == groups[second]
     together = (social[first] == social[second]) & (social[first] >= 0)
     ambiguous = unknown & (interacting | together | difficult)
-    return types, ambiguous, ambiguous & interacting & ~difficult
+    too_difficult = sequence.difficult[sequence.pairs].any(axis=1) | (sequence.types == TOO_DIFFICULT)
+    linked = find_components(people, sequence.pairs[~too_difficult])
+    return types, ambiguous, ambiguous & (linked[first] == linked[second]) & ~difficult
 
 
 def all_pairs(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -404,6 +404,9 @@ def test_frames_without_an_image_keep_the_names_that_the_boxes_give(tmp_path, re
     (tmp_path / "boxes.csv").write_text("\n".join(["frame,id,x,y,w,h", *lines]))
     (sequence,), _, _ = read(tmp_path, tmp_path / "boxes.csv")
     assert sequence.keys == ["IMG_0000.png", "IMG_0015.png"] and sequence.times.tolist() == [0, 15]
+    stamped = "\n".join(f"{row[0]},{','.join(map(str, row[1:]))},17{row[0]:08d}.100.png" for row in PEOPLE)
+    (tmp_path / "boxes.csv").write_text(f"frame,id,x,y,w,h,image\n{stamped}")  # times are no numbers
+    assert read(tmp_path, tmp_path / "boxes.csv")[0][0].times.tolist() == [0, 15]
     (tmp_path / "boxes.csv").write_text(csv("frame,id,x,y,w,h"))  # numbers: named as in JRDB
     assert read(tmp_path, tmp_path / "boxes.csv")[0][0].keys == ["000000.jpg", "000015.jpg"]
 
@@ -489,10 +492,28 @@ def test_width_and_height_beside_corners_may_be_the_images(tmp_path, read):
     assert "not used" not in read(tmp_path, tmp_path / "boxes.csv")[2]
     with (tmp_path / "boxes.csv").open("a") as file:
         file.write("1.jpg,1880,240,9,50,40,130\n")
-    assert "CSV (columns not used: width, height)" in read(tmp_path, tmp_path / "boxes.csv")[2]
+    with pytest.raises(DataError, match=r"several sizes.*\n.*1880, 240.*3760, 480.*\n.*--boxes_size H W"):
+        read(tmp_path, tmp_path / "boxes.csv")
     (tmp_path / "boxes.csv").write_text("filename,width,height,xmin,ymin,xmax,ymax\n")
     with pytest.raises(DataError, match="no boxes of people"):
         read(tmp_path, tmp_path / "boxes.csv")
+
+
+def test_every_sequence_has_boxes_of_its_own_size(tmp_path, read):
+    images = {"a": (1880, 240), "b": (3760, 480)}
+    for name, (width, height) in images.items():
+        size = f'"width": {width}, "height": {height}'
+        text = coco().replace('"width": 3760, "height": 480', size).replace("hall/", f"{name}/")
+        if name == "a":  # people half as large
+            text = text.replace("[100, 150, 60, 150]", "[50, 75, 30, 75]")
+            text = text.replace("[3724, 172, 56, 98]", "[1862, 86, 28, 49]").replace("[110, ", "[55, ")
+        (tmp_path / "boxes").mkdir(exist_ok=True)
+        (tmp_path / "boxes" / f"{name}.json").write_text(text)
+    sequences, *_ = read(tmp_path, tmp_path / "boxes")
+    assert {s.name: (s.width, s.height) for s in sequences} == images
+    (tmp_path / "rows.csv").write_text("frame,id,x,y,w,h,width,height\n0,7,50,75,30,75,1880,240\n")
+    (sequence,), *_ = read(tmp_path, tmp_path / "rows.csv")
+    assert (sequence.width, sequence.height) == (1880, 240)
 
 
 def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
@@ -546,6 +567,8 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ("frame,x,y,w,h\n1548339400000000000,1,2,3,4\n", "without a number"),
         ("frame,x,y,w,h\n1305031102.175304.png,1,2,3,4\n", "without a number"),  # ROS, TUM
         ("frame,x,y,w,h\n1305031102_175304.png,1,2,3,4\n", "without a number"),
+        ("frame,x,y,w,h\ncam_1710151235.008740.jpg,1,2,3,4\n", "without a number"),
+        ("frame,x,y,w,h\n2024-03-11_00-15-05.jpg,1,2,3,4\n", "without a number"),
         (
             "frame,x,y,w,h\n15_1.jpg,1,2,3,4\n30_1.jpg,1,2,3,4\n",
             r"two frames with the same number[^\n]*\n.*line 3",

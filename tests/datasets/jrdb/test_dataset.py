@@ -245,6 +245,30 @@ def test_what_is_too_difficult_or_contradicts_itself_is_neither_inferred_nor_a_t
     assert types.class_counts() == dict(zip(types.class_names, (6, 0, 0, 0, 0), strict=True))
 
 
+def test_a_pair_that_is_too_difficult_links_nobody(folder):
+    labels = crowd(6)
+    for people in labels.values():  # 1-2 is ignored, so that nothing says that 1 and 3 interact
+        for record, partner in zip(people[:2], ("pedestrian:2", "pedestrian:1"), strict=True):
+            (entry,) = (entry for entry in record["H-interaction"] if entry["pair"] == partner)
+            entry["inter_labels"] = dict.fromkeys(entry["inter_labels"], 3)
+    write_labels(folder, "a", labels)
+    samples = first_frame(load(folder, max_difficulty=2).train)
+    assert (2, 3) in samples and not {(1, 2), (1, 3)} & set(samples)
+
+
+def test_judged_train_has_annotated_labels_only(folder):
+    run = load(folder).train
+    assert run.inferred.any()
+
+    def choose(hashes):
+        return {"train": list(run.sequences)}
+
+    choose.dataset = {}
+    judged = load(folder, choose=choose).parts["train"]
+    assert not judged.inferred.any()
+    assert np.array_equal(judged.labels, (judged.types >= 0).astype(int))
+
+
 def test_frame_stride_thins_samples_but_not_history(folder):
     full, thin = (load(folder).val, load(folder, frame_stride=3).val)
     assert thin.frame_keys.tolist() == ["000015.jpg", "000060.jpg"]

@@ -98,6 +98,8 @@ def changes(world):
     yield "another size", lambda: Image.new("L", (4000, 500)).save(world.images / "000030.jpg")
     yield "another first image", lambda: Image.new("L", (3800, 490)).save(world.images / "000015.jpg")
     yield "the first image's size", lambda: Image.new("L", (3800, 480)).save(world.images / "000015.jpg")
+    yield "a picture that is no frame", lambda: Image.new("L", (9, 9)).save(world.images / "cover.png")
+    yield "the first image again", lambda: Image.new("L", (3820, 480)).save(world.images / "000015.jpg")
     yield "no image", lambda: [path.unlink() for path in world.images.iterdir()]
     yield "no folder", lambda: world.images.rmdir()
     yield "fewer sequences", lambda: world.paths.pop()
