@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.pairs import PairClassifier, Rescoring, TwoStageInteractionClassifier
+from models.encoders import build_encoder
+from models.pairs import PairClassifier, PairTrunk, Rescoring, TwoStageInteractionClassifier
 from tests.jrdb_files import crowd, load, write_labels
 
 
@@ -18,6 +19,18 @@ def test_stage_2_trains_and_stage_1_within_it_stands_still(share_trunk):
     learning = [model.head] if share_trunk else [model.head, model.trunk]
     assert all(part.training for module in learning for part in module.modules())
     assert not any(part.training for part in model.stage1.modules())
+
+
+def test_a_pair_is_its_left_person_its_right_person_and_their_geometry():
+    trunk = PairTrunk(build_encoder("cnn"), 2, dropout=0.2).eval()
+    trunk.geometry.fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    geometry = torch.tensor([[3.0, 5.0], [float("nan"), 5.0]])
+    standard = trunk.geometry.standardise(geometry)
+    assert standard.tolist() == [[1, 0, 1, 1], [0, 0, 0, 1]]  # a constant and what is unknown become 0
+    batch = {"crops": torch.rand(3, 3, 32, 16), "left": [0, 2], "right": [1, 0], "geometry": geometry}
+    people = trunk.person(batch["crops"])
+    expected = torch.cat([people[[0, 2]], people[[1, 0]], trunk.geometry.layers(standard)], dim=1)
+    assert torch.equal(trunk(batch), expected)
 
 
 def test_without_crops_a_linear_layer_adds_to_the_logits():
