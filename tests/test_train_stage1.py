@@ -200,7 +200,7 @@ def test_a_run_without_a_gradient_scaler_goes_on_where_amp_needs_one(stopped, mo
 
 def test_a_checkpoint_saved_within_an_epoch_has_no_threshold_to_judge_with(stopped):
     path = stopped / "last.pth"
-    for epoch, change in ((2, {}), (1, {"epoch": 0, "threshold": None})):
+    for epoch, change in ((2, {}), (1, {"epoch": 0, "step": 0, "threshold": None})):
         save_checkpoint(path, load_checkpoint(path) | change)
         refused = f"in the middle of epoch {epoch}: .*\ngo on .* --resume {path.parent}$"
         with pytest.raises(CommandError, match=refused):
