@@ -190,6 +190,15 @@ def test_times_of_a_run_that_was_stopped_in_an_epoch_are_those_of_all_its_parts(
     assert read_json(stopped / "results.json")["wall_seconds"] == sum(row["seconds"] for row in rows)
 
 
+def test_what_belongs_to_the_weights_outlives_a_second_stop(stopped, monkeypatch):
+    before = load_checkpoint(stopped / "last.pth")
+    monkeypatch.setattr(Interrupt, "agreed", lambda self: 143)  # before the first step
+    with pytest.raises(SystemExit):
+        train_stage1.main(train_stage1.parse_args(["--resume", str(stopped)]))
+    after = load_checkpoint(stopped / "last.pth")
+    assert after.keys() == before.keys() and after["threshold"] == before["threshold"] is not None
+
+
 def test_a_run_without_a_gradient_scaler_goes_on_where_amp_needs_one(stopped, monkeypatch):
     """bfloat16 needs none; on a GPU without it, --amp means float16."""
     scaler = torch.amp.GradScaler("cpu", enabled=True)
