@@ -98,7 +98,7 @@ class Invariants:
         if self.begun > 1 or step >= LOOKED_AT:
             return
         for name in self.inputs:
-            values = batch[name][:promised].flatten(1).float().nan_to_num()  # without --rescore's rows
+            values = batch[name].flatten(1).float().nan_to_num()
             if len(values) > 1 and float(values.std(0).max()) < 1e-6:
                 self.warn(f"alike {name}", f"all samples of a batch have the same {name}: a constant input")
 

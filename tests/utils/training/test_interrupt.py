@@ -25,15 +25,27 @@ class Numbers:
         return chosen
 
 
-def test_a_long_epoch_says_its_mean_loss_so_far_and_when_the_run_will_end(interrupt, caplog):
+@pytest.fixture
+def loader():
+    return make_loader(Numbers(), EpochSampler(18, 4, 0, ALONE), 0, ALONE.device)
+
+
+def test_a_long_epoch_says_its_mean_loss_so_far_and_when_the_run_will_end(interrupt, loader, caplog):
     caplog.set_level("INFO", "run")
-    loader = make_loader(Numbers(), EpochSampler(18, 4, 0, ALONE), 0, ALONE.device)
     totals = torch.zeros(2)
     for step, batch in interrupt.steps(loader, 2, totals):
         totals += torch.tensor([step * len(batch), len(batch)])
     said = [f"epoch 002 step {done}/5 train_loss {mean} so far" for done, mean in ((2, 0.5), (4, 1.5))]
     assert caplog.messages[:2] == said
     assert "for 2 epochs of 5 steps" in caplog.messages[2]  # the second and the third
+
+
+def test_a_signal_of_before_the_first_step_is_not_kept_waiting_by_it(interrupt, loader):
+    saved, interrupt.wish = [], 143
+    interrupt.save = lambda done, *more: saved.append(done)
+    with pytest.raises(SystemExit):
+        next(interrupt.steps(loader, 1, torch.zeros(2)))
+    assert saved == [0]
 
 
 def test_max_hours_are_hours(interrupt, monkeypatch):

@@ -47,6 +47,8 @@ def test_what_the_model_looks_at_is_worth_all(loader):
     watched = SimpleNamespace(loaders={"val": loader}, inputs=["images", "points"])
     check = SimpleNamespace(task=TASKS["train_stage1.py"], invariants=watched)
     worth = LearningCheck.input_worth(check, measure, {"val": measure(loader)})
+    watched.loaders = {"val": None, "test": loader}
+    assert LearningCheck.input_worth(check, measure, {"val": {}, "test": measure(loader)}) == worth
     assert worth["all"] == worth["without"]["points"] == 1
     assert worth["without"]["images"] < 0.75
     assert in_words(worth).startswith("auroc 1.000; 0.")
