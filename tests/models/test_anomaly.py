@@ -220,6 +220,15 @@ def test_a_frame_without_points_is_finite(modality, fusion, position_code):
 
 
 @torch.no_grad()
+def test_of_a_cell_without_points_only_the_image_speaks():
+    model, (images, points, mask, pixels) = build(fusion="concat"), batch()
+    inputs = images, points, mask & False, pixels
+    tokens, *_ = model.encode(*inputs)
+    expected = model.cell_bias + model.image_cells(tokens["image"]).unflatten(1, (8, 12)).squeeze(3)
+    assert torch.allclose(model(*inputs)[1], expected, atol=1e-5)
+
+
+@torch.no_grad()
 def test_uint8_and_float_images_agree():
     model, (images, *rest) = build(), batch()
     assert torch.allclose(logit(model, images, *rest), logit(model, images.float() / 255, *rest), atol=1e-5)
@@ -278,10 +287,10 @@ def test_masked_max_ignores_what_is_masked():
 
 
 def test_waves_of_a_cell_by_hand():
-    """Cell 1 of 2 columns and 1 row: v = 1/2, u = 3/4; six frequencies half an octave apart."""
+    """The second cell in the second of three rows: v = 1/2, u = 3/4; six frequencies half an octave apart."""
     angles = np.pi * np.array([[0.5], [0.75]]) * 2 ** (np.arange(6) / 2)
     expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=1).ravel()
-    assert grid_waves((1, 2))[1].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert grid_waves((3, 2))[3].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_locate_puts_points_into_the_cell_of_their_pixel():
@@ -333,6 +342,7 @@ def test_heat_map_and_point_scores_point_at_the_evidence():
         loss.backward()
         optimizer.step()
     heat, scores = explain(model, images, points, mask, pixels)
+    assert not model.training
     assert heat.shape == (8, 64, 96) and scores.shape == mask.shape
     assert (heat >= 0).all() and (scores >= 0).all() and (scores[~mask] == 0).all()
     square = heat[0, 16:32, 16:32].mean()
