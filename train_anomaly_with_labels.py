@@ -134,8 +134,9 @@ def build_recipe(
     weight = (1 - share) / share if args.pos_weight == "auto" else float(args.pos_weight)
     device = next(model.parameters()).device
     criterion = AnomalyLoss(weight, gamma=2.0 if args.loss == "focal" else 0.0).to(device)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
+    )
     if args.scheduler == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
     else:
@@ -155,7 +156,6 @@ def train_one_epoch(
     dropout. Raises NonFiniteError for a NaN or infinite loss or gradient, before it reaches the weights."""
     model.train()
     sampler = loader.batch_sampler
-    trainable = [p for p in model.parameters() if p.requires_grad]
     # sums of loss, correct, score and location loss; a histogram of scores per label; samples
     totals = torch.zeros(5 + 2 * BINS, dtype=torch.float64, device=device)
     for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), can be stopped
@@ -172,7 +172,7 @@ def train_one_epoch(
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(trainable, max_grad_norm or math.inf)
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
         check_finite(loss, grad_norm, scaler, f"epoch {epoch} step {step + 1}", batch["indices"])
         scaler.step(optimizer)
         scaler.update()

@@ -103,9 +103,8 @@ def build_recipe(
     Epoch e of W warm-up epochs has lr * e / W; the cosine falls from there to eta_min in the last epoch."""
     criterion = nn.L1Loss(reduction="none")
     optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=args.learning_rate, betas=(0.9, 0.999), weight_decay=args.weight_decay, fused=True,
-    )  # fmt: skip
+        model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
+    )
     warmup, schedulers = max(1, min(args.warmup_epochs, args.epochs - 1)), torch.optim.lr_scheduler
     if args.scheduler == "cosine":
         falling = max(args.epochs - warmup, 1)
@@ -131,7 +130,6 @@ def train_one_epoch(
     """
     model.train()
     sampler = loader.batch_sampler
-    trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, absolute error, samples
     for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), can be stopped
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
@@ -146,7 +144,7 @@ def train_one_epoch(
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(trainable, max_grad_norm or math.inf)
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
         check_finite(loss, grad_norm, scaler, f"epoch {epoch} step {step + 1}", indices)
         scaler.step(optimizer)
         scaler.update()

@@ -132,8 +132,7 @@ def build_recipe(
     criterion.to(next(model.parameters()).device)
     sgd = partial(torch.optim.SGD, momentum=0.9)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": sgd}[args.optimizer]
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = kind(trainable, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
+    optimizer = kind(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
     if args.scheduler == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
     else:
@@ -153,7 +152,6 @@ def train_one_epoch(
     or gradient, before it reaches the weights."""
     model.train()
     sampler = loader.batch_sampler
-    trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, samples
     for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), can be stopped
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
@@ -168,7 +166,7 @@ def train_one_epoch(
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(trainable, max_grad_norm or math.inf)
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
         check_finite(loss, grad_norm, scaler, f"epoch {epoch} step {step + 1}", batch["indices"])
         scaler.step(optimizer)
         scaler.update()

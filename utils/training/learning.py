@@ -182,7 +182,7 @@ class LearningCheck:
         labels, batch = self.labels[chosen], move(dataset.__getitems__(chosen), device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             trial = copy.deepcopy(model).train()
-            optimizer = torch.optim.Adam([p for p in trial.parameters() if p.requires_grad], lr=1e-3)
+            optimizer = torch.optim.Adam(trial.parameters(), lr=1e-3)
             constant = best_constant_loss(self.criterion, labels, self.outputs, float(labels.double().mean()))
             for step in range(TRIAL_STEPS + 1):
                 loss = self.criterion(forward(trial, batch).cpu().double(), labels).mean()
