@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.anovox.raycast import GROUND, SKY, camera_rays, cast, lidar_rays
 from datasets.cache import count_processes, in_processes
 from datasets.samples import write_json
 from datasets.samples.anovox import scenario
 from datasets.samples.anovox.appearance import ground_at, light_of, paint_image
+from datasets.samples.anovox.rays import GROUND, SKY, camera_rays, cast, lidar_rays
 from datasets.samples.anovox.scenario import Event, Frame, Town
 from datasets.splits import PARTS
 

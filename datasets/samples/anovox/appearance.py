@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from datasets.anovox.raycast import GROUND, Decal, Solid, Surface, cast, covers, local_hit
+from datasets.anovox.raycast import Solid, Surface, local_hit
+from datasets.samples.anovox.rays import GROUND, Decal, cast, covers
 from datasets.samples.anovox.scenario import ROAD, SKY_CLASS, TERRAIN, Frame, Town
 
 GLASS = (0.09, 0.1, 0.12)

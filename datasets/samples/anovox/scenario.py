@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from datasets.anovox.raycast import Decal, Solid, hue_colour, stand
+from datasets.anovox.raycast import Solid, hue_colour, stand
+from datasets.samples.anovox.rays import Decal
 
 # Class ids are AnoVox's.
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, TERRAIN, SKY_CLASS, PEDESTRIAN = 1, 2, 3, 6, 9, 10, 11, 12

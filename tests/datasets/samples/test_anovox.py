@@ -17,10 +17,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datasets.anovox.load import places_of, trivial_features
-from datasets.anovox.raycast import Solid, camera_rays, cast, intersect, lidar_rays, windows
+from datasets.anovox.raycast import Solid, intersect
 from datasets.samples import anovox
 from datasets.samples.anovox import generate, voxelize
 from datasets.samples.anovox import scenario as plans
+from datasets.samples.anovox.rays import camera_rays, cast, lidar_rays, windows
 from datasets.samples.anovox.scenario import AGENT_CAR, CAR, KINDS, OTHER, SHARES, Town, paint
 from tests.anovox_world import frame_files, load, scenario_folders, tiny_sample
 
