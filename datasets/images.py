@@ -8,7 +8,8 @@ An image that cannot be read completely is an error, never a black or incomplete
 * Grey of more than 8 bits is scaled to 8 bits and clipped by the caller's intensity range, one for the whole
   data set if brightness is a signal. Without a range the image's bit depth is used, the smallest of 8, 12 and
   16 that holds its maximum: the maximum itself would scale each image differently, and 16 bits would make a
-  scanner's 12-bit images nearly black. Of 16 bits *per colour channel* Pillow keeps the high byte.
+  scanner's 12-bit images nearly black. Colour or alpha of 16 bits per channel, of which Pillow keeps the high
+  byte, is refused.
 * More than MAX_PIXELS pixels are refused before decoding, from the header: 100 KB can ask for gigabytes.
 """
 
@@ -89,6 +90,8 @@ def _load(path: Path | str) -> Image.Image:
         _open_checked(file, path).verify()  # checksums, where the format has them
         file.seek(0)
         image = _open_checked(file, path)
+        if not image.mode.startswith(("I", "F")) and any(";16" in str(tile[3]) for tile in image.tile):
+            raise DataError(f"{path}: has 16 bits in several channels.\nSave it with 8, or as grey alone.")
         image.load()  # raises if bytes are missing
         if image.format == "TIFF" and image.mode.startswith("I") and image.tag_v2.get(262) == 0:
             raise DataError(f"{path}: its lowest grey value is white.\nInvert it, so that it is black.")
@@ -148,8 +151,7 @@ def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]
     with _reading(path) as file, Image.open(file, formats=FORMATS) as image:
         if image.format in ("JPEG", "MPO"):
             raise DataError(f"{path}: is a JPEG, which changes class ids and colours.\nExport it as PNG.")
-        grey = image.mode.startswith(("I", "F"))
-        if (grey and np.asarray(image).max() > 255) or any(";16" in str(tile[3]) for tile in image.tile):
+        if image.mode.startswith(("I", "F")) and np.asarray(image).max() > 255:
             raise DataError(f"{path}: has 16 bits; class ids and colours have 8.\nSave it with 8 bits.")
         if image.mode == "P":
             colours = np.zeros((256, 3), np.uint8)

@@ -25,14 +25,14 @@ def save(path, image, **options):
     return path
 
 
-def write_png_header(path, width, height):
-    """A PNG that claims to be large and holds nothing."""
+def write_png(path, width, height, bits=1, kind=0, rows=b"\0"):
+    """Not by Pillow; without rows it claims to be large and holds nothing."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
-    data = chunk(b"IDAT", zlib.compress(b"\0"))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(rows))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b""))
     return path
 
@@ -109,6 +109,17 @@ def test_values_beyond_sixteen_bits_and_floats_are_refused(tmp_path):
         path = save(tmp_path / "a.tif", values)
         with pytest.raises(DataError, match=r"a\.tif.*whole numbers"):
             read_image(path)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(4, 2), (2, 3), (6, 4)])
+def test_sixteen_bits_in_several_channels_are_refused(tmp_path, kind, channels):
+    """Pillow keeps the high byte, so that grey of 12 bits would be nearly black."""
+    grey = np.linspace(0, 4095, 30).astype(">u2")
+    rows = b"".join(b"\0" + grey.repeat(channels).tobytes() for _ in range(20))
+    path = write_png(tmp_path / "a.png", 30, 20, 16, kind, rows)
+    for read in (read_image, read_grey):
+        with pytest.raises(DataError, match="has 16 bits in several channels"):
+            read(path)
 
 
 def test_sixteen_bits_whose_zero_is_white_are_refused(tmp_path):
@@ -192,7 +203,7 @@ def test_missing_files_and_folders(tmp_path):
 @pytest.mark.parametrize("side", [8001, 9500, 14000, 30000])
 def test_a_decompression_bomb_is_refused_from_its_header(tmp_path, side):
     assert side * side > MAX_PIXELS
-    path = write_png_header(tmp_path / "bomb.png", side, side)
+    path = write_png(tmp_path / "bomb.png", side, side)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for read in (read_image, read_image_size):
