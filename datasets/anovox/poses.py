@@ -16,18 +16,18 @@ FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}  # pose assum
 
 
 def find_sensor(setup: dict, sensor_type: str, folder: str, path: Path) -> dict | None:
-    """A folder's entry in sensor_setup.json: by its name, else by its pose, else the only one of its type.
-    Without the file, the pose in its name; None if it names none, or there is no folder ("")."""
+    """A folder's entry in sensor_setup.json: by its name, else the only one of its type, and of the pose in
+    its name. Without the file, that pose; None if it names none, or there is no folder ("")."""
     pose = pose_of(folder, {})
     if not (setup and folder):
         return pose and {"location": pose[:3], "rotation": pose[3:]}
     if isinstance(setup.get(folder), dict):
         return setup[folder]
-    entries = [e for e in setup.values() if isinstance(e, dict) and e.get("sensor_type") == sensor_type]
-    in_pose = [e for e in entries if pose == [*e.get("location", ()), *e.get("rotation", ())]]
-    if found := next((found for found in (in_pose, entries) if len(found) == 1), None):
+    entries = {k: e for k, e in setup.items() if isinstance(e, dict) and e.get("sensor_type") == sensor_type}
+    found = [e for name, e in entries.items() if apart(pose, pose_of(name, setup)) < 0.01]
+    if len(found) == 1:
         return found[0]
-    what = f"{len(entries)} sensors of type {sensor_type}, none in the pose of {folder}"
+    what = f"{len(entries)} sensors of type {sensor_type}, {len(found)} in the pose of {folder}"
     remedy = "Give its entry, at the top of the file, the folder's name; or add one with "
     remedy += '{"location": [x, y, z], "rotation": [roll, pitch, yaw]} of the sensor.'
     raise DataError(f"{path}: {what}.\n{remedy}")

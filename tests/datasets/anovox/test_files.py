@@ -349,6 +349,16 @@ def test_a_setup_of_another_shape_works_once_named_as_the_message_says(tmp_path,
     assert not find_scenarios(tmp_path)[0].missing()
 
 
+def test_an_entry_of_another_pose_than_the_folders_is_not_taken_for_it(tmp_path, scenario):
+    (folder,) = scenario.glob("RGB-CAM*")
+    turned = folder.with_name("RGB-CAM(0, 0, 1.8)(0, 0, 90)_1")
+    folder.rename(turned)
+    with pytest.raises(DataError, match=r"1 sensors of type RGB-CAM, 0 in the pose of RGB-CAM.*90\)_1"):
+        find_scenarios(tmp_path)
+    turned.rename(scenario / "RGB-CAM(0.0, 0.0, 1.8001)(0, 0, 360)_1")
+    assert not find_scenarios(tmp_path)[0].missing()
+
+
 def test_drives_named_as_the_message_says_are_read(tmp_path, scenario):
     drive = tmp_path / "2011_09_26" / "drive_0001"
     for sensor, name in (("RGB-CAM", "image_02"), ("LIDAR", "velodyne_points")):
