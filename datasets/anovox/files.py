@@ -9,7 +9,7 @@
         VOXEL_GRID/VOXEL_GRID_<frame>.npy                        ANOMALY/ANOMALY_<frame>.csv
 the older layout, with scans as .pcd or .npy and classes as colours or ids:
 Scenario_<id>/{RGB_IMG,SEMANTIC_IMG,PCD,SEMANTIC_PCD,VOXEL_GRID,ANOMALY}/<NAME>_<frame>.{png,pcd,npy,csv}
-or, for prediction, a folder of images alone, <frame>.png or .jpg.
+or, for prediction and pasting (--modality camera), a folder of images alone, <frame>.png or .jpg.
 
 Any of these may be in archives (archives.py). Frame numbers are not zero-padded and sort as numbers; they
 match the sensors of a scenario to each other.
@@ -47,6 +47,9 @@ SENSORS = {
 NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
 KINDS = (NORMALITY, "STATIC", "SUDDEN_BREAKING_OF_VEHICLE_AHEAD")
 DEPTH = 4  # levels below the given root that are searched for scenarios
+# A date and time of day that end a name: 2024-06-01_12-00-59.9, IMG_20240601_120059
+CLOCK = re.compile(r"(?:.*\D)?(20\d\d)-?(\d\d)-?(\d\d)[ T_-]*(\d\d)[-.:]?(\d\d)[-.:]?(\d\d)"
+                   r"(?:[-._]?(\d{1,9}))?\D*")  # fmt: skip
 
 
 @dataclass
@@ -225,22 +228,30 @@ def _images_alone(folder: Path, name: str, images: dict[int, Path], unread=()) -
 def _frames_in(entries: Iterable[Path], endings: tuple[str, ...]) -> tuple[dict[int, Path], Counter]:
     """Files by the last number in their name, and counts of all other files by ending. Text may follow it, as
     in 12_rgb and photo (12), but not in (0, 0)_rgb. Seconds, as in cam_12.345 (but not cam1.345), become
-    microseconds, or nanoseconds if they have more than six decimals. DataError for two files with the same
-    number."""
+    nanoseconds, and so do dates with a time of day, unless all files have that of the same second: then it is
+    when the recording began. DataError for two files with the same number."""
     number = r"(?:(?:.*[_ -])?(\d{1,10}\.\d{1,9})|(?:.*\D)?0*(\d{1,19}))"  # digits of an int64
     pattern = re.compile(rf"{number}(?:\)|[^\d)]\D*)?\.({'|'.join(endings)})", re.IGNORECASE)
-    frames, unread = {}, Counter()
-    for entry in sorted(e for e in entries if not e.name.startswith(".") and e.name.lower() not in CLUTTER):
-        if match := pattern.fullmatch(entry.name):
-            whole, dot, decimals = (match[1] or match[2]).partition(".")
-            digits = 0 if not dot else 6 if len(decimals) <= 6 else 9
-            if (other := frames.setdefault(int(whole + decimals.ljust(digits, "0")), entry)) != entry:
-                twice = f"its frame number, the last number in its name, is that of {other.name}"
-                remedy = "Keep one file per frame, one camera per folder, the frame number last in its name."
-                raise DataError(f"{entry}: {twice}.\n{remedy}")
-        elif not entry.is_dir():
-            unread[entry.suffix or "no ending"] += 1
+    shown = sorted(e for e in entries if not e.name.startswith(".") and e.name.lower() not in CLUTTER)
+    found = {entry: match for entry in shown if (match := pattern.fullmatch(entry.name))}
+    clocks, frames = [_clock(entry.stem) for entry in found], {}
+    timed = None not in clocks and len({clock // 10**9 for clock in clocks}) > 1
+    for (entry, match), clock in zip(found.items(), clocks, strict=True):
+        whole, dot, decimals = (match[1] or match[2]).partition(".")
+        frame = clock if timed else int(whole + decimals.ljust(9 * len(dot), "0"))
+        if (other := frames.setdefault(frame, entry)) != entry:
+            twice = f"its frame number, the last number in its name, is that of {other.name}"
+            remedy = "Keep one file per frame, one camera per folder, the frame number last in its name."
+            raise DataError(f"{entry}: {twice}.\n{remedy}")
+    unread = Counter(e.suffix or "no ending" for e in shown if e not in found and not e.is_dir())
     return frames, unread
+
+
+def _clock(name: str) -> int | None:
+    """The date and time of day that end a name, in nanoseconds; None if there is none."""
+    with contextlib.suppress(ValueError):  # the 32nd of a month
+        if match := CLOCK.fullmatch(name):
+            return int(np.datetime64("{}-{}-{}T{}:{}:{}.{}".format(*match.groups("0")), "ns").astype(int))
 
 
 def _choose(

@@ -111,12 +111,35 @@ def test_a_number_behind_the_frames_is_said_for_a_few_scenarios(tmp_path):
 
 
 def test_seconds_with_decimals_are_time_stamps_in_their_order(tmp_path):
-    for path, stamp in zip(
-        frame_files(one_scenario(tmp_path), "RGB-CAM"), (9.5, 9.75, 10.125, 11.0), strict=True
-    ):
+    stamps = (9.5, 9.75, 10.1234567, 11.0)  # as many decimals as Python writes
+    for path, stamp in zip(frame_files(one_scenario(tmp_path), "RGB-CAM"), stamps, strict=True):
         path.rename(path.with_name(f"RGB-CAM_{stamp}.png"))
     (scenario,) = find_scenarios(tmp_path)
-    assert sorted(scenario.files["image"]) == [9_500_000, 9_750_000, 10_125_000, 11_000_000]
+    assert sorted(scenario.files["image"]) == [9_500_000_000, 9_750_000_000, 10_123_456_700, 11_000_000_000]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["2024-06-01-12-00-59.900", "2024-06-01-12-01-00.000", "2024-06-01-12-01-00.1"],
+        ["20240601_235959", "20240602_000000", "20240602_000001"],
+        ["2024-06-01_12-00-59-123456", "2024-06-01_12-01-00-000000"],
+        ["cam 2024-06-01T12:00:59.9Z", "cam 2024-06-01T12:01:00Z"],
+        ["PXL_20240601_120059123", "PXL_20240601_120100001"],
+        ["20240601120059", "20240601120100"],
+    ],
+)
+def test_times_of_day_are_in_their_order(tmp_path, names):
+    paths = [tmp_path / f"{name}.png" for name in names]
+    frames = _frames_in(paths[::-1], IMAGES)[0]
+    assert [frames[number] for number in sorted(frames)] == paths
+    assert min(frames) > 1.7e18 and max(frames) - min(frames) < 3e9  # nanoseconds
+
+
+@pytest.mark.parametrize("name", ["2024-06-01_12-00-59_{:06}", "2024-06-01_{:06}", "20240699_12{}"])
+def test_a_date_that_begins_a_recording_is_no_time_of_its_frames(tmp_path, name):
+    paths = [tmp_path / f"{name.format(number)}.png" for number in (1059, 1060, 1100)]
+    assert [number % 10**4 for number in _frames_in(paths, IMAGES)[0]] == [1059, 1060, 1100]
 
 
 def test_a_digit_of_the_cameras_name_is_no_second(tmp_path):
