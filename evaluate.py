@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--corrupt", choices=[*CORRUPTIONS, "all"], nargs="+", metavar="FAILURE",
         help=f"anomaly runs: also judge the frames with failing sensors: {', '.join(CORRUPTIONS)}, all")
     add("--paste", type=arguments.positive_int, metavar="N",
-        help="anomaly runs: only paste N objects into normal frames and count how many are found")
+        help="anomaly runs: only paste N or more objects, as many into each normal frame; counts the found")
     add("--cache_dir", type=arguments.place, help="folder of decoded images; default: the run's")
     add("--cache_limit_gb", type=arguments.positive_float, help="largest image cache; default: the run's")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")

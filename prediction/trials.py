@@ -64,7 +64,8 @@ def judge_failures(
 def judge_pastes(
     trained: Trained, count: int, judge: Judge, folder: Path
 ) -> dict[str, dict[str, float | int | list[float] | None]]:
-    """Detection rates of `count` pastes, and false alarms on unchanged frames; writes pastes.csv.
+    """Detection rates of `count` pastes, or more if each frame is to have as many, and false alarms on
+    unchanged frames; writes pastes.csv.
 
     Shapes and textures are those held out for test; frames are normal frames of the scenarios that `judge`
     chooses. A paste is found if the frame with it alarms at the run's threshold (see `rates`; `ranks` needs
@@ -77,7 +78,7 @@ def judge_pastes(
     for sensors in SENSORS:
         part = AnoVoxDataset(
             frames, chosen, image_size=tuple(args.image_size), max_points=args.max_points, seed=args.seed,
-            pasting=Pasting("test", copies, (sensors,)), truth=False, **cache,
+            pasting=Pasting("test", copies, args.modality, sensors=sensors), truth=False, **cache,
         )  # fmt: skip
         scores[sensors] = alarm_scores(trained, part).reshape(-1, 2).T
         for counter in (count_edges, count_raised):

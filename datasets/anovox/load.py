@@ -30,7 +30,7 @@ from datasets.anovox.flags import SAMPLE
 from datasets.anovox.frame import NO_POINT, Frame, Region, cached_results, lacking
 from datasets.anovox.labels import FrameTable, build_table, scenario_of
 from datasets.anovox.palettes import find_palette
-from datasets.anovox.pasted import SENSORS, Pasting
+from datasets.anovox.pasted import Pasting
 from datasets.anovox.splits import split_scenarios
 from datasets.cache import fingerprint
 from datasets.samples import ensure_sample
@@ -59,13 +59,12 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
         split, source, outcome = split_scenarios(table, top, args)
         hashes = hash_contents(table, sum(split.values(), []), **cache)
     parts, copies = {}, args.pastes or count_copies(table, split, choose)
-    sensors = {"both": SENSORS, "lidar": ("both", "lidar"), "camera": ("both",)}[args.modality]
     for name in filter(split.get, split):
         rows, pasting = table.rows_of(split[name]), None
         if pasted and not table.labels[rows].any():
-            pasting = Pasting(name if name in PARTS else "test", copies, sensors)
+            pasting = Pasting(name if name in PARTS else "test", copies, args.modality)
         elif name == "train" and args.paste_share and not (pasted or choose):
-            pasting = Pasting(name, sensors=sensors, share=args.paste_share)
+            pasting = Pasting(name, modality=args.modality, share=args.paste_share)
         sizes = args.image_size, args.max_points
         parts[name] = AnoVoxDataset(table, rows, *sizes, args.seed, pasting, **cache)
     part = next(iter(parts.values()))

@@ -15,15 +15,19 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.frame import Frame
+from datasets.anovox.frame import Frame, Region
 from datasets.anovox.raycast import Colour, Solid, hue_colour, intersect, local_hit, rotation, stand
 from datasets.images import read_image, read_image_size
+from utils.run.errors import DataError
 
 SHAPES = {"train": ("box", "ellipsoid", "blob"), "val": ("cylinder",), "test": ("chair", "cone")}
 TEXTURES = {"train": "noise", "val": "checks", "test": "stripes"}  # in addition to "plain" and "cut"
 SENSORS, SHARES = ("both", "camera", "lidar"), (0.7, 0.15, 0.15)
+# By --modality: some of SENSORS, from which is drawn which sensors see an object
+DRAWN = {"both": SENSORS, "lidar": ("both", "lidar"), "camera": ("both",)}
 NEAR, FAR = 4.5, 28.0  # metres ahead
-MIN_HITS = 4  # returns from an object that only the LiDAR sees
+MIN_HITS = 4  # returns in the model's region from an object that the model sees in the scan alone
+DRAWS = 20  # of an object, until the model can see it
 TRIES = 60  # to find a free place
 NO_SCAN_HEIGHT = -1.7  # metres; of the ground relative to the sensor, if there is no scan
 
@@ -35,12 +39,14 @@ class Pasting:
     copies: every frame appears 2 * `copies` times, alternately unchanged and with an object.
     share: instead, every frame appears unchanged with its own label, and this share of the normal frames
     appears once more with an object.
-    sensors: some of SENSORS, from which is drawn which sensors see the object; without a scan, the first."""
+    modality: what the model reads of a frame.
+    sensors: which of SENSORS see every object, drawn for both; otherwise that is drawn, too."""
 
     part: str
     copies: int = 1
-    sensors: tuple[str, ...] = SENSORS
+    modality: str = "both"
     share: float = 0.0
+    sensors: str = ""
 
 
 def paste_into(
@@ -77,12 +83,17 @@ class PastedFrame(Frame):
 
     @cached_property
     def paste(self) -> Paste | None:
-        """The pasted object, None in an unchanged copy."""
+        """The pasted object, None in an unchanged copy. DataError if none can be seen: the label says so."""
         if self.copy % 2 == 0:
             return None
         scan = super().scan() if self.path("points") else None
-        allowed = self.pasting.sensors if scan is not None else self.pasting.sensors[:1]
-        return draw_paste(scan, self.scenario.projection, self.seeds, self.pasting.part, allowed)
+        size = read_image_size(self.path("image"))
+        if paste := draw_paste(scan, self.scenario.projection, size, self.seeds, self.pasting):
+            return paste
+        sensor = "points" if self.pasting.modality == "lidar" else "image"
+        what = f"none of {DRAWS} objects pasted into this frame can be seen. Is no ground ahead in view?"
+        remedy = "Remove the frame, or use another --modality, or --paste_share 0."
+        raise DataError(f"{self.path(sensor)}: {what}\n{remedy}")
 
     def image(self) -> np.ndarray:
         return self._pasted()[0] if self.paste else super().image()
@@ -135,26 +146,36 @@ class Paste:
 
 
 def draw_paste(
-    scan: np.ndarray | None, projection: np.ndarray, seed: list[int], part: str,
-    allowed: tuple[str, ...] = SENSORS,
-) -> Paste:  # fmt: skip
-    """A random object at a random place in view; `part`: train, val or test; `allowed`: some of SENSORS.
-
-    If several are allowed, one for the LiDAR alone is redrawn (up to 20 times) until MIN_HITS rays hit it."""
+    scan: np.ndarray | None, projection: np.ndarray, size: tuple[int, int], seed: list[int], pasting: Pasting
+) -> Paste | None:
+    """A random object at a random place on the ground that the model can see: in an image of this `size`
+    (width, height), or in the scan if it reads no image or the object is for the LiDAR alone; in both if both
+    are to be judged. None if there is no such object among DRAWS."""
+    allowed, part = ("both",) if pasting.sensors else DRAWN[pasting.modality], pasting.part
     share = np.array([SHARES[SENSORS.index(name)] for name in allowed])
-    for attempt in range(20):
+    for attempt in range(DRAWS):
         rng = np.random.default_rng([*seed, attempt])
         sensors = str(rng.choice(allowed, p=share / share.sum()))
         x, y, ground = _find_place(scan, projection, rng)
-        shape, size, yaw = str(rng.choice(SHAPES[part])), rng.uniform(0.5, 1.7), rng.uniform(0, np.pi)
-        solids = _build(shape, x, y, ground, size, yaw, rng)
+        shape, extent, yaw = str(rng.choice(SHAPES[part])), rng.uniform(0.5, 1.7), rng.uniform(0, np.pi)
+        solids = _build(shape, x, y, ground, extent, yaw, rng)
         extent = float(max(max(solid.size) for solid in solids))
         colours = tuple(tuple(_draw_colour(part, rng)) for _ in range(2))
         texture = str(rng.choice(("plain", TEXTURES[part], "cut")))
         paste = Paste(solids, (x, y, ground), extent, sensors, texture, colours)
-        if len(allowed) == 1 or sensors != "lidar" or paste_scan(scan, paste, seed)[1].sum() >= MIN_HITS:
-            return paste
-    return replace(paste, sensors=allowed[0])
+        if _is_seen(paste, scan, projection, size, seed, pasting):
+            return replace(paste, sensors=pasting.sensors or sensors)
+    return None
+
+
+def _is_seen(paste: Paste, scan, projection, size, seed: list[int], pasting: Pasting) -> bool:
+    blind = "lidar" in (pasting.modality, paste.sensors)
+    if blind or (pasting.sensors and pasting.modality == "both"):  # each by itself
+        moved, hit = paste_scan(scan, paste, seed)
+        if Region().contains(moved[hit, :3]).sum() < (MIN_HITS if blind else 1):
+            return False
+    blank = np.zeros((*size[::-1], 3), np.uint8)
+    return blind or paste_image(blank, paste, projection, seed, blank)[1].max() > 0.5
 
 
 def _draw_colour(part: str, rng: np.random.Generator) -> np.ndarray:

@@ -7,14 +7,16 @@ import pytest
 
 from datasets.anovox.dataset import AnoVoxDataset, project
 from datasets.anovox.files import find_scenarios
+from datasets.anovox.frame import Region
 from datasets.anovox.labels import build_table
 from datasets.anovox.pasted import SENSORS, SHAPES, Pasting, draw_paste, paste_image, paste_scan
 from datasets.anovox.poses import projection_matrix
-from tests.anovox_world import copy_of, load, scenario_folders, tiny_sample
+from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
 from utils.run.errors import DataError
 
 POSE = {"location": [0, 0, 1.8], "rotation": [0, 0, 0]}
-PROJECTION = projection_matrix(360, 240, 90, POSE, POSE)
+SIZE = (360, 240)
+PROJECTION = projection_matrix(*SIZE, 90, POSE, POSE)
 
 
 @pytest.fixture
@@ -22,9 +24,9 @@ def cache(tmp_path):
     return {"cache_dir": tmp_path / "cache"}
 
 
-def road_scan() -> np.ndarray:
-    """Returns from a flat road 1.8 m below, 40 rings."""
-    elevation = np.radians(np.linspace(-2, -25, 40))[:, None]
+def road_scan(rings: int = 40) -> np.ndarray:
+    """Returns from a flat road 1.8 m below."""
+    elevation = np.radians(np.linspace(-2, -25, rings))[:, None]
     azimuth = np.radians(np.linspace(-60, 60, 400))[None]
     distance = 1.8 / np.tan(-elevation)
     x, y = distance * np.cos(azimuth), distance * np.sin(azimuth)
@@ -38,7 +40,7 @@ def test_image_and_scan_show_one_thing_in_one_place(part):
     donor = np.random.default_rng(0).integers(0, 255, (240, 360, 3), dtype=np.uint8)
     inside = []
     for k in range(12):
-        paste = draw_paste(scan, PROJECTION, [1, k], part, ("both",))
+        paste = draw_paste(scan, PROJECTION, SIZE, [1, k], Pasting(part, sensors="both"))
         pasted, cover = paste_image(image, paste, PROJECTION, [1, k], donor)
         moved, hit = paste_scan(scan, paste, [1, k])
         assert cover.max() == 1 and (pasted != image).any() and (moved[~hit] == scan[~hit]).all()
@@ -57,7 +59,8 @@ def test_image_and_scan_show_one_thing_in_one_place(part):
 def test_of_one_sensor_the_other_sees_nothing():
     scan, image = road_scan(), np.full((240, 360, 3), 120, np.uint8)
     camera, lidar = (
-        draw_paste(scan, PROJECTION, [2, 0], "train", (sensors,)) for sensors in ("camera", "lidar")
+        draw_paste(scan, PROJECTION, SIZE, [2, 0], Pasting("train", sensors=sensors))
+        for sensors in ("camera", "lidar")
     )
     assert camera.centre == lidar.centre
     assert not paste_scan(scan, camera, [2, 0])[1].any()
@@ -69,12 +72,35 @@ def test_shapes_and_textures_are_held_out_and_all_sensors_occur():
     scan = road_scan()
     kinds = {}
     for part in SHAPES:
-        pastes = [draw_paste(scan, PROJECTION, [3, k], part) for k in range(40)]
+        pastes = [draw_paste(scan, PROJECTION, SIZE, [3, k], Pasting(part)) for k in range(40)]
         kinds[part] = {tuple(solid.kind for solid in paste.solids) for paste in pastes}
         assert {paste.sensors for paste in pastes} == set(SENSORS)
         hues = {int(6 * paste.hue) for paste in pastes}
         assert hues == ({0, 2, 4} if part == "train" else set(range(6)))  # test has some of its own
     assert not kinds["train"] & kinds["test"] and not kinds["train"] & kinds["val"]
+
+
+def test_what_the_model_could_not_see_is_drawn_again():
+    """Below a wide image, between the rings of a LiDAR, beside the region that the model reads."""
+    low, wide = projection_matrix(310, 94, 60, POSE, POSE), projection_matrix(*SIZE, 120, POSE, POSE)
+    scan, blank = road_scan(10), np.zeros((94, 310, 3), np.uint8)
+    for k in range(60):
+        camera = draw_paste(None, low, (310, 94), [1, k], Pasting("train", modality="camera"))
+        assert paste_image(blank, camera, low, [1, k], blank)[1].max() > 0.5
+        lidar = draw_paste(scan, wide, SIZE, [1, k], Pasting("train", modality="lidar"))
+        moved, hit = paste_scan(scan, lidar, [1, k])
+        assert Region().contains(moved[hit]).sum() >= 4 and lidar.sensors != "camera"
+        judged = draw_paste(scan, PROJECTION, SIZE, [1, k], Pasting("test", sensors="lidar"))
+        assert paste_scan(scan, judged, [1, k])[1].any()
+
+
+def test_a_frame_in_which_nothing_can_be_seen_is_not_called_anomalous(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    for scenario in scenario_folders(root):
+        np.save(frame_files(scenario, "LIDAR")[0], np.zeros((0, 4)))
+    with pytest.raises(DataError, match=r"LIDAR.*none of 20 objects .* can be seen.*\n.*--paste_share 0"):
+        load(root, modality="lidar", paste_share=1.0, **cache)
+    assert load(root, modality="both", paste_share=1.0, **cache).train.pasted
 
 
 def test_a_normal_drive_becomes_a_training_set(tmp_path, cache):
@@ -152,7 +178,7 @@ def test_the_same_places_for_every_sensor(cache):
     table = build_table(find_scenarios(tiny_sample()), "pasted", **cache)
     rows = np.flatnonzero(table.labels == 0)[:3]
     parts = [
-        AnoVoxDataset(table, rows, (64, 96), 200, pasting=Pasting("test", 2, (sensors,)), **cache)
+        AnoVoxDataset(table, rows, (64, 96), 200, pasting=Pasting("test", 2, sensors=sensors), **cache)
         for sensors in SENSORS
     ]
     places = [[source.paste.centre for source in part.sources[1::2]] for part in parts]
