@@ -109,7 +109,7 @@ def build_table(
 
 
 def unlabelled_table(scenarios: list[ScenarioFiles], modality: str) -> FrameTable:
-    """All frames, for prediction: labels are UNKNOWN, no ground truth is read."""
+    """All frames, for prediction: labels are UNKNOWN."""
     return FrameTable(scenarios, *_list_frames(scenarios, modality, images_alone=True))
 
 

@@ -63,7 +63,7 @@ def report_anomaly(
         extra |= detection.alarm_statistics(labels, alarms, *times)
     del extra["calibration_error"]  # report_binary has it
     labelled = "ground truth"
-    if dataset.pasting and not dataset.pasting.share:
+    if dataset.pasting:
         labelled = "pasted"
     elif args["label"] != "pasted" and args["paste_share"]:
         labelled += f"; in training also objects pasted into {args['paste_share']:.0%} of the normal frames"
