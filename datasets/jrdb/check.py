@@ -9,9 +9,9 @@ from utils.run.log import LOG
 
 
 def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
-    """Log what was found in `where`. Warn of what looks wrong: no panorama, interactions of people who are
-    not there, boxes that are centres or halves or leave the panorama and, with a `remedy`, no box in its
-    lower half, where people stand, or its right half."""
+    """Log what was found in `where`. Warn of what looks wrong: notes of the reader, images
+    that are no panoramas, interactions of people who are not there, boxes that are centres or halves or leave
+    the panorama and, with a `remedy`, no box in its lower half, where people stand, or its right half."""
     totals = {name.replace("_", " "): sum(sequence.counts[name] for sequence in sequences) for name in TOLD}
     assumed = [s for s in sequences if s.size_source.startswith("no image")]
     totals["panoramas without an image, taken to be {}x{}".format(*PANORAMA_SIZE)] = len(assumed)
@@ -31,6 +31,8 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
         if odd and advice:
             panorama = f"{odd[0].width}x{odd[0].height} panorama (size from {odd[0].size_source})"
             LOG.warning(f"{some([s.name for s in odd], 3)}: {what} the {panorama}: {advice}")
+    for note in sorted({note for sequence in sequences for note in sequence.notes}):
+        LOG.warning(f"{some([s.name for s in sequences if note in s.notes], 3)}: {note}")
     if lost := [s.name for s in sequences if s.counts["missing_partners"] > 0.2 * len(s.pairs)]:
         remedy = "are `pair` and `label_id` written alike? Such pairs count as not interacting"
         LOG.warning(f"{some(lost, 3)}: many interactions with nobody of the frame: {remedy}")
@@ -40,8 +42,10 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     if halves := {s.name: count for s in sequences if (count := count_halves(s)) > 1}:  # one may be chance
         remedy = "make one box of the two, x + w beyond the width; else each half counts as a person"
         LOG.warning(f"{some(halves, 3)}: the seam cuts {sum(halves.values())} boxes in two: {remedy}")
-    if plain := [f"{s.name} {s.width}x{s.height}" for s in sequences if s.width < 2 * s.height]:
-        LOG.warning(f"{some(plain, 3)}: not a panorama, but left and right edge are treated as adjacent")
+    shapes = {f"{s.name} {s.width}x{s.height}": s.width / s.height for s in sequences}
+    if plain := [name for name, shape in shapes.items() if shape < 4.5 and abs(shape - 2) > 0.05]:
+        remedy = "pad images at the right, to width * 360 / angle of view"
+        LOG.warning(f"{some(plain, 3)}: its edges count as adjacent; if it is not all around, {remedy}")
 
 
 def count_halves(sequence: Sequence) -> int:

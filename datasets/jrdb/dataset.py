@@ -57,7 +57,7 @@ class JRDBPairDataset(Dataset):
         interaction_groups (N,) int64     index into interaction_group_sizes (I,) int64, in people
     Per person in any frame of the split, in range of someone or not:
         boxes (R, 4) float64 pixels, people_frames (R,) int64
-        social_groups (R,) int64 (-1 none), person_ids (R,) str
+        social_groups (R,) int64 (-1 unknown), person_ids (R,) str
     Per frame:
         frame_sequences (F,) int64 into `sequences`, frame_keys (F,) str, image_found (F,) bool
         frame_times (F,) int64            frame numbers, --frame_rate per second

@@ -9,8 +9,7 @@ import numpy as np
 
 from datasets.images import read_image_size
 from datasets.jrdb.problems import Problems
-from utils.run.errors import DataError
-from utils.run.log import LOG
+from utils.run.errors import DataError, some
 
 PANORAMA_SIZE = (3760, 480)  # width, height of the stitched JRDB panorama, for sequences without images
 DATE = "20[0-9]{2}-?[01][0-9]-?[0-3][0-9]"
@@ -59,9 +58,10 @@ def number_frames(frames: Mapping[str, str], problems: Problems) -> dict[int, st
 
 def number_images(folder: Path, frames: Mapping[int, str], problems: Problems) -> dict[int, str]:
     """{number: image} of the images in a folder, by number. Of several with the number of a frame that which
-    is called as `frames` {number: name} say counts, else they are a problem. Another one: frames without an
-    image that would all have one if they were numbered one higher or lower, because one side counts from 1,
-    the other from 0. Warn if that may be so without a missing image."""
+    is called as `frames` {number: name} say counts, else they are a problem. Others: frames without an image
+    that would all have one if they were numbered one higher or lower, because one side counts from 1, the
+    other from 0 (a note, if that may be so without a missing image), or that count the images, as trackers
+    do, which are numbered otherwise."""
     files, own = {}, {*frames.values()}
     for file in sorted(list_images(folder), key=lambda file: file not in own):
         number = frame_number(file)
@@ -76,8 +76,12 @@ def number_images(folder: Path, frames: Mapping[int, str], problems: Problems) -
             where = f"{folder}: frames {min(frames)} to {max(frames)}, images {min(files)} to {max(files)}"
             remedy = f"number the frames as the images: add {step} to each"
             problems.add("frame numbers that are one off", remedy, where)
-    if frames and files and (min(files), min(frames)) == (0, 1):
-        LOG.warning(f"{folder}: images begin with 0, boxes with 1: if frames are counted from 1, subtract 1")
+    if missing and files and len(files) - 1 <= max(frames) <= len(files) < max(files):
+        where = f"{folder}: frames {some(sorted(frames), 3)} of {len(files)} images"
+        remedy = f"give each the number of its image, one of {some(sorted(files), 3)}"
+        problems.add("frame numbers that count the images", remedy, where)
+    elif frames and files and (min(files), min(frames)) == (0, 1):
+        problems.notes.append("images begin with 0, boxes with 1: if frames are counted from 1, subtract 1")
     return dict(sorted(files.items()))
 
 

@@ -24,15 +24,15 @@ from datasets.images import check_relative_name
 from datasets.jrdb.classes import known_names, merge_sides, read_class_map
 from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
 from datasets.jrdb.frames import Images, frame_number, match_images, number_frames
-from datasets.jrdb.people import kind_of, name_of, people_in, whole
+from datasets.jrdb.people import kind_of, name_of, natural_order, people_in, whole
 from datasets.jrdb.problems import Problems
 from utils.run.errors import some
 from utils.run.folder import unique_keys
-from utils.run.log import LOG
 
 LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
 LABEL_FILES = "[!.]*.[jJ][sS][oO][nN]"  # macOS adds ._NAME.json
 IMAGE_FOLDER = Path("images") / "image_stitched"
+UNKNOWN, ALONE = -1, -2  # social groups
 BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel, so that float64 adds and subtracts them exactly
 
 # Keys of `Sequence.counts`; the sampling report has the sum of each. TOLD: those that are also logged.
@@ -56,13 +56,14 @@ class Sequence:
     boxes: np.ndarray  # (R, 4) float64 x, y, w, h in pixels; x + w may run past the width
     tracks: np.ndarray  # (R,) int64 index into track_names
     track_names: list[str]
-    social_groups: np.ndarray  # (R,) int64 id, unique within a frame; -1 none
+    social_groups: np.ndarray  # (R,) int64 id, unique within a frame, also of people ALONE; or UNKNOWN
     difficult: np.ndarray  # (R,) bool: the group label is above --max_difficulty
     pairs: np.ndarray  # (M, 2) int64 rows, lower row first
     types: np.ndarray  # (M,) int64 into INTERACTION_CLASSES; -1 no type, or TOO_DIFFICULT
     image_found: np.ndarray  # (F,) bool
     frame_rate: float = FRAMES_PER_SECOND
     counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # warnings
 
     def frame_of_row(self) -> np.ndarray:
         """(R,) int64 frame index of every person."""
@@ -77,7 +78,7 @@ class Person(NamedTuple):
     box: Any
     place: str  # file, frame and id, for messages
     record: dict | None = None  # of a label file
-    group: int = -1  # social group id, -1 none
+    group: int = UNKNOWN  # social group id, or ALONE
     difficulty: float = 0  # of the group label, 1 to 3
 
 
@@ -120,8 +121,7 @@ def build_sequence(
     """Build a sequence from people sorted by frame and id, their boxes x, y, w, h and the types of pairs of
     rows. Bad boxes (see clean_boxes) are problems; with --skip_bad_boxes their people are left out."""
     clean, bad, corners = clean_boxes(boxes, images, counts)
-    reported = {} if rules.skip_bad_boxes else bad
-    for row, what in reported.items():
+    for row, what in ({} if rules.skip_bad_boxes else bad).items():
         sizes = "use images of the annotated size (boxes without labels: --boxes_size H W)"
         remedy = f"{sizes}, correct the boxes (x, y: upper left corner) or pass --skip_bad_boxes"
         problems.add(what, remedy, f"{people[row].place}, box {str(people[row].box)[:80]}")
@@ -136,6 +136,9 @@ def build_sequence(
     listed = sorted(types)
     pairs, kinds = np.array(listed, np.int64).reshape(-1, 2), [types[pair] for pair in listed]
     both_kept = kept[pairs].all(axis=1)
+    groups = np.array([person.group for person in people], np.int64)
+    groups = np.where(groups == ALONE, ALONE - np.arange(len(people)), groups)  # each a group of one
+    notes, problems.notes = problems.notes, []
     track_names = sorted({person.id for person in people}, key=natural_order)
     track_of = {track: i for i, track in enumerate(track_names)}
     return Sequence(
@@ -144,9 +147,8 @@ def build_sequence(
         starts=kept_before[starts],
         boxes=clean[kept], tracks=np.array([track_of[person.id] for person in people], np.int64)[kept],
         track_names=track_names, difficult=difficult[kept], pairs=kept_before[pairs[both_kept]],
-        social_groups=np.array([person.group for person in people], np.int64)[kept],
-        types=np.array(kinds, np.int64)[both_kept], image_found=images.found, frame_rate=rules.frame_rate,
-        counts=counts,
+        social_groups=groups[kept], types=np.array(kinds, np.int64)[both_kept], image_found=images.found,
+        frame_rate=rules.frame_rate, counts=counts, notes=notes,
     )  # fmt: skip
 
 
@@ -192,9 +194,8 @@ def read_people(
         problems.add("ids that do not say who is a person", remedy, f"{path}: {error}")
         return
     if others := sorted(found - kinds):
-        LOG.warning(
-            f"{path}: records of {some(others)} are left out, not called {' or '.join(sorted(kinds))}"
-        )
+        called = " or ".join(sorted(kinds))
+        problems.notes.append(f"records of {some(others)} are left out, not called {called}")
     for frame, (key, records) in enumerate(frames.items()):
         people = {}
         for position, record in enumerate(records):
@@ -215,24 +216,20 @@ def read_people(
         yield from (people[person] for person in sorted(people, key=natural_order))
 
 
-def natural_order(person: str) -> tuple[int, str]:
-    """A sort key that puts pedestrian:9 before pedestrian:10."""
-    return len(person), person
-
-
 def read_group(entry: object, place: str, problems: Problems) -> tuple[int, float]:
-    """The social group id of a person, -1 if in none, and the difficulty of the group label (1 to 3)."""
+    """The social group id of a person, ALONE or UNKNOWN, and the difficulty of the group label (1 to 3)."""
     entry = entry or {}
     try:
         group, difficulty = entry.get("cluster_ID"), entry.get("cluster_stat")
         if "cluster_ID" not in entry and entry.keys() - {"cluster_stat"}:
             raise ValueError("no group, or its key has another name")
-        number = -1 if group is None or group != group else int(np.int64(whole(group)))  # null or NaN
-        return max(number, -1), float(difficulty or 0)
+        known = group is not None and group == group  # neither null nor NaN
+        number = int(np.int64(whole(group))) if known else UNKNOWN
+        return ALONE if known and number < 0 else number, float(difficulty or 0)
     except (AttributeError, TypeError, ValueError, OverflowError):
         remedy = 'expected {"cluster_ID": whole number, negative for no group, "cluster_stat": 1 to 3}'
         problems.add("a social_group in another form", remedy, f"{place}: {str(entry)[:80]}")
-        return -1, 0
+        return UNKNOWN, 0
 
 
 # Who interacts, and how

@@ -153,7 +153,7 @@ def tell_shape(dataset: JRDBPairDataset, trained_on: dict) -> None:
     shapes = zip(dataset.sequences, dataset.pano_sizes, strict=True)
     if odd := [f"{name} {w}x{h}" for name, (w, h) in shapes if abs(w * height - h * width) > h * width / 10]:
         what = f"another shape than the {width}x{height} of the training, to which people's heights relate"
-        LOG.warning(f"{some(odd, 3)}: {what}: cut images and boxes to that shape, around the horizon")
+        LOG.warning(f"{some(odd, 3)}: {what}: cut or pad images and boxes to that shape, around the horizon")
 
 
 @dataclass

@@ -27,6 +27,11 @@ def name_of(cell: Any) -> str:
     return "" if text.lower() in NO_ID or text.endswith(":-1") else text
 
 
+def natural_order(person: str) -> tuple[int, str]:
+    """A sort key that puts pedestrian:9 before pedestrian:10."""
+    return len(person), person
+
+
 def is_person(kind: str) -> bool:
     return kind.strip().lower() in PERSON_TYPES
 

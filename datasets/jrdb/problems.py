@@ -11,6 +11,7 @@ class Problems:
     """All kinds of problems, each with its remedy, count and first examples."""
 
     found: dict[tuple[str, str], Counter] = field(default_factory=dict)  # (what, remedy): examples
+    notes: list[str] = field(default_factory=list)  # warnings of the sequence that is being read
 
     def add(self, what: str, remedy: str, example: str) -> None:
         self.found.setdefault((what, remedy), Counter())[example] += 1

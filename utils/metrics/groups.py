@@ -79,13 +79,13 @@ def group_metrics(
     """Per size bin: ap (None if no true group has that size), true_groups, predicted_groups, matched.
 
     frames (R,) of each person; predicted (R,) group numbers, with the groups' scores (groups,); true (R,)
-    social group ids, unique within a frame. People with an id below 0 (unknown) are left out on both sides.
+    social group ids, unique within a frame. People of group -1 (unknown) are left out on both sides.
 
     A predicted group is right if its members have an IoU of at least 0.5 with a true group of its frame and
     size bin that is not matched yet. Predictions choose in order of falling score, equal ones in the order
     given; each takes the first that fits (there is a choice only for G5+, of two at exactly 0.5). AP is
     the area under the stepwise precision-recall curve over all frames; equal scores form one step."""
-    known = np.asarray(true) >= 0
+    known = np.asarray(true) != -1
     frames, predicted, true = (np.asarray(values)[known] for values in (frames, predicted, true))
     kept, predicted = np.unique(predicted, return_inverse=True)
     scores = np.asarray(scores)[kept]

@@ -140,7 +140,7 @@ def report_groups(
     clusters. The toolkit's own metrics are added if there are people of known groups in keyframes."""
     frames, pairs = part.people_and_pairs()
     threshold = state["stage1_threshold"]
-    known = np.flatnonzero(part.social_groups >= 0)
+    known = np.flatnonzero(part.social_groups != -1)
     if not len(known):
         return {"groups": {}, "jrdb_act": {}, "warnings": []}, {}
     ways = {
@@ -157,7 +157,12 @@ def report_groups(
             rows = keyframe_rows(part, groups, known, sequences)
             official[how] = score_groups(truth, rows)
             files = files or {"det_group.txt": rows_text(rows), "gt_group.txt": rows_text(truth)}
-    warnings = []
+    warnings, people = [], len(known)
+    if people < len(frames):
+        warnings.append(f"social groups: {people} of {len(frames)} people are judged, the others have none")
+    if len(truth) < people / 20:  # of all frames, one in 15 is a keyframe
+        few = f"only {len(truth)} of {people} people are on keyframes (15, 30, ... as JRDB counts)"
+        warnings.append(f"JRDB-Act's figures: {few}")
     if official and official["clusters"]["task_3"] < official["everybody alone"]["task_3"]:
         warnings.append("social groups: everybody alone is better than the clusters (task 3)")
     return {"groups": found, "jrdb_act": official, "warnings": warnings}, files

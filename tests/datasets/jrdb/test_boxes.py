@@ -242,6 +242,23 @@ def test_frames_counted_from_another_number_than_images(tmp_path, read, first, s
         assert "images begin with 0, boxes with 1" in caplog.text
 
 
+@pytest.mark.parametrize("first", [0, 1, 3])  # DeepSORT begins with the third image
+@pytest.mark.parametrize("form", ["mot", "coco"])
+def test_frames_that_count_images_numbered_otherwise(tmp_path, read, first, form):
+    for number in range(0, 45, 5):
+        Image.new("L", (3760, 480)).save(tmp_path / f"{number:06d}.jpg")
+    last = 9 if first else 8
+    frames, box = range(first, last + 1), [100, 150, 60, 150]
+    text = "".join(f"{frame},1,100,150,60,150,1,-1,-1,-1\n" for frame in frames)
+    found = [{"image_id": frame, "category_id": 1, "bbox": box} for frame in frames]
+    (tmp_path / "boxes").write_text(text if form == "mot" else json.dumps(found))
+    told = f"count the images.*\n.*frames {first}, {first + 1}, .* of 9 images\n.*of 0, 5, 10, and 6 more"
+    with pytest.raises(DataError, match=told):
+        read(tmp_path, tmp_path / "boxes")
+    (tmp_path / "boxes").write_text(text.replace("\n", "\n10", 1))  # some frame has a later number
+    assert read(tmp_path, tmp_path / "boxes")[0][0].image_found.sum() == (first == 0) + 1
+
+
 def test_a_folder_holds_a_sequence_or_a_frame_in_each_file(tmp_path, read):
     boxes = tmp_path / "boxes"
     for name in ("hall", "aula"):
@@ -624,7 +641,7 @@ def test_boxes_of_another_camera_are_noticed(tmp_path, read, caplog):
     assert "--boxes_size H W" in caplog.text
     caplog.clear()
     read(tmp_path, tmp_path / "hall.csv", boxes_size=(1080, 1920))
-    assert " 1920x1080: not a panorama, but left and right edge are treated as adjacent" in caplog.text
+    assert " 1920x1080: its edges count as adjacent; if it is not all around, pad images" in caplog.text
     assert "leave the" not in caplog.text
     Image.new("RGB", (1920, 540)).save(tmp_path / "left_0000.png")
     read(tmp_path, tmp_path / "hall.csv")
@@ -656,6 +673,16 @@ def test_centres_in_place_of_corners_are_noticed(tmp_path, read, caplog, boxes_s
         assert ("must be the upper left corner of a box, not its centre" in said) == (y is not top)
     other = "" if boxes_size else "if the boxes are for another size, pass --boxes_size H W "
     assert "boxes leave the" in said and f"): {other}(x, y must be the upper left corner of a box)\n" in said
+
+
+def test_only_usual_shapes_of_whole_panoramas_are_taken_for_one(tmp_path, read):
+    (tmp_path / "boxes").write_text(mot())
+    for size in ((3760, 480), (1880, 240), (752, 96), (3840, 1920), (2048, 1023), (4096, 800)):
+        Image.new("L", size).save(tmp_path / "000000.png")
+        assert "adjacent" not in read(tmp_path, tmp_path / "boxes", boxes_size=(480, 3760))[2]
+    for size in ((1242, 375), (2560, 1080), (2560, 720), (1880, 480), (1280, 720), (640, 480)):
+        Image.new("L", size).save(tmp_path / "000000.png")
+        assert "adjacent" in read(tmp_path, tmp_path / "boxes", boxes_size=(480, 3760))[2]
 
 
 def test_people_whom_a_detector_cuts_at_the_seam_are_counted(tmp_path, read):

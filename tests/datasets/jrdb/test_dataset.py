@@ -95,6 +95,24 @@ def test_a_perfect_scorer_finds_every_group_although_some_pairs_have_no_label(tm
     assert found["warnings"] == []
 
 
+@pytest.mark.parametrize("start", [15, 16])
+def test_people_without_a_group_count_alike_however_they_are_written(tmp_path, start):
+    found = []
+    for how in range(3):
+        labels = crowd(start=start)
+        for records in labels.values():
+            records[5]["social_group"]["cluster_ID"] = [3, -1, None][how]
+        for down, name in enumerate(("a", "b")):
+            write_labels(tmp_path, name, labels, down)
+        (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
+        part = load(tmp_path).with_task("val", "any")
+        found.append(report_groups(part, part.labels * 0.9, {"stage1_threshold": 0.5}, part.sequences)[0])
+    assert found[0] == found[1]
+    assert ("28 of 32 people are judged" in str(found)) and "G1" in str(found[2]["groups"])
+    off = "JRDB-Act's figures: only 0 of 32 people are on keyframes"
+    assert (off in str(found[0]["warnings"])) == (start == 16)
+
+
 def test_clusters_that_are_worse_than_everybody_alone_are_a_warning(tmp_path):
     strangers = [person(k, [100 + 50 * k, 100, 40, 100], k) for k in (1, 2, 3)]
     scene = [

@@ -57,21 +57,16 @@ def test_a_repeated_key_is_refused_as_only_the_last_would_count(tmp_path, once, 
         read(write_labels(tmp_path, "s", text.replace(once, twice)))
 
 
-def test_people_without_a_group_are_of_group_minus_1(tmp_path):
+def test_people_of_unknown_group_are_of_group_minus_1_and_loners_of_their_own(tmp_path):
     records = [person(k, BOX) for k in (1, 2, 3)]
     records[0].pop("social_group", None)
     records[1]["social_group"], records[2]["social_group"] = {"cluster_ID": None}, {"cluster_ID": 7.0}
     records.append(person(4, BOX) | {"social_group": {"cluster_ID": float("nan")}})  # as pandas writes
     records.append(person(5, BOX) | {"social_group": {"cluster_stat": 1}})
-    records.append(person(6, BOX) | {"social_group": {"cluster_ID": -2}})
+    records += [person(k, BOX, group) for k, group in ((6, -2), (7, -1))]
     assert read(write_labels(tmp_path, "s", {FRAME: records})).social_groups.tolist() == [
-        -1,
-        -1,
-        7,
-        -1,
-        -1,
-        -1,
-    ]
+        -1, -1, 7, -1, -1, -7, -8,
+    ]  # fmt: skip
 
 
 def test_columns_do_not_depend_on_the_order_of_the_file(tmp_path):
@@ -133,7 +128,6 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     sequence = read(write_labels(tmp_path, "s", {FRAME: records, "000030.jpg": []}))
     assert sequence.counts["missing_partners"] == 2
     assert sequence.counts["duplicate_ids"] == sequence.counts["other_objects"] == 1
-    assert "s.json: records of car are left out, not called pedestrian" in caplog.text
     assert sequence.boxes.tolist() == [BOX, BOX]  # the first record stays
     assert sequence.types.tolist() == [4]
     assert sequence.starts.tolist() == [0, 2, 2]
@@ -141,6 +135,7 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     tell_counts([sequence], "labels", "")
     told = "labels: 2 missing partners, 1 duplicate ids, 1 other objects, 1 panoramas without an image"
     assert told in caplog.text
+    assert "s: records of car are left out, not called pedestrian" in caplog.text
     assert "s: many interactions with nobody of the frame: are `pair` and `label_id` written" in caplog.text
 
 
@@ -304,7 +299,7 @@ def test_pairs_from_social_groups_and_nobodys_group(tmp_path):
     path = write_labels(tmp_path, "s", labels)
     sequence = read(path, rules=LabelRules(pairs_from="social_group"))
     assert sequence.pairs.tolist() == [[0, 1], [0, 4], [1, 4]] and set(sequence.types.tolist()) == {-1}
-    assert sequence.social_groups.tolist() == [4, 4, -1, -1, 4, 7]
+    assert sequence.social_groups.tolist() == [4, 4, -4, -5, 4, 7]
     assert len(read(path).pairs) == 0
 
 
