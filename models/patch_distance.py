@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import nn
 
-from models.encoders import build_encoder, load_weights
+from models.encoders import Encoder, build_encoder, load_weights
 from utils.run.errors import CommandError
 
 MEMORY, NORMAL_FRAMES, BATCH = 4000, 200, 32
@@ -44,22 +45,21 @@ def patch_distances(memory: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _lite0() -> torch.nn.Module | None:
+def _lite0() -> Encoder | None:
+    """EfficientNet-Lite0 up to the 112 channels of its eleventh block; None without its weights."""
     encoder = build_encoder("efficientnet_lite0").eval()
     try:
         load_weights(encoder, "imagenet")
     except CommandError:
         return None
+    lite0 = encoder.features
+    encoder.features = nn.Sequential(lite0.conv_stem, lite0.bn0, nn.ReLU6(), *lite0.blocks[:11])
     return encoder
 
 
 @torch.no_grad()
-def _patches(encoder, images: np.ndarray) -> Iterator[torch.Tensor]:
-    """(patches, C) of each frame: the 112 channels of the eleventh block, averaged over 3 x 3. The patches
-    of all frames together can exceed the memory."""
-    lite0 = encoder.features
+def _patches(encoder: Encoder, images: np.ndarray) -> Iterator[torch.Tensor]:
+    """(patches, C) of each frame, averaged over 3 x 3. Those of all frames together can exceed the memory."""
     for start in range(0, len(images), BATCH):
-        batch = torch.from_numpy(np.array(images[start : start + BATCH])).permute(0, 3, 1, 2).float() / 255
-        x = (batch - encoder.mean) / encoder.std
-        x = lite0.blocks[:11](torch.relu(lite0.bn0(lite0.conv_stem(x))).clamp(max=6))  # (B, 112, H/16, W/16)
-        yield from torch.nn.functional.avg_pool2d(x, 3, 1, 1).flatten(2).mT  # (B, patches, C)
+        maps = encoder(torch.from_numpy(np.array(images[start : start + BATCH])).permute(0, 3, 1, 2))
+        yield from nn.functional.avg_pool2d(maps, 3, 1, 1).flatten(2).mT  # (B, C, h, w) -> (B, patches, C)

@@ -358,12 +358,14 @@ def test_patch_distance_finds_the_frame_that_shows_something_else():
     rng = np.random.default_rng(0)
     normal = rng.integers(90, 110, (6, 64, 96, 3), dtype=np.uint8)
     frames = rng.integers(90, 110, (4, 64, 96, 3), dtype=np.uint8)
-    frames[2, 20:44, 30:60] = (250, 20, 200)
+    frames[1] += rng.integers(0, 60, frames[1].shape, dtype=np.uint8)  # all of it a little unusual
+    frames[2, 20:32, 30:42] = (250, 20, 200)
     kept = remember_patches(np.concatenate([frames, normal]), np.arange(4, 10), frames)
     if not kept:
         pytest.skip("no ImageNet weights of efficientnet_lite0 here")
     scores = patch_distances(kept["patch_memory"], frames)
     assert scores.shape == (4,) and scores.argmax() == 2 and np.allclose(scores, kept["patch_val"])
+    assert np.allclose(patch_distances(kept["patch_memory"], frames[2:3]), scores[2], rtol=1e-4)  # alone
 
 
 def test_patches_of_all_frames_are_never_in_memory_together(monkeypatch):
@@ -378,5 +380,5 @@ def test_patches_of_all_frames_are_never_in_memory_together(monkeypatch):
             return super().__getitem__(index)
 
     frames = Frames(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8))
-    scores = patch_distances(np.zeros((5, 112), np.float32), frames)
+    scores = patch_distances(np.zeros((5, 1280), np.float32), frames)
     assert scores.shape == (3,) and events == ["read", "compared"] * 3
