@@ -79,7 +79,7 @@ def test_feature_maps(name):
     images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
     with torch.no_grad():
         maps = encoder(images)
-        assert maps.shape[:2] == (2, encoder.out_channels) and maps.ndim == 4
+        assert maps.shape == (2, encoder.out_channels, 2, 3)
         torch.testing.assert_close(encoder(images.float() / 255), maps)
         last = encoder.to(memory_format=torch.channels_last)(images)
         torch.testing.assert_close(last, maps, rtol=1e-3, atol=1e-3)
