@@ -70,3 +70,28 @@ def test_augmentation_may_leave_a_sample_as_it_is_but_not_all(watch, same, said)
     watch.same, watch.compared = same, 16
     Invariants.check_orders(watch)
     assert watch.said == said
+
+
+class Val(list):
+    ages = np.array([50.0, 60.0, 70.0])
+
+
+@pytest.mark.parametrize(
+    ("indices", "ages", "said"),
+    [([0, 1, 2], [50, 60, 70], []), ([0, 1], [50, 60], ["judged"]), ([0, 1, 2], [50, 70, 60], ["judged"])],
+)
+def test_val_is_judged_as_a_whole_by_its_own_labels(watch, indices, ages, said):
+    watch.loaders, watch.target = {"val": SimpleNamespace(dataset=Val("abc"))}, "ages"
+    Invariants.check_judged(watch, {"indices": np.array(indices), "ages": np.array(ages)})
+    assert watch.said == said
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [(nn.Identity(), []), (nn.Dropout(0.5), ["random"]), (nn.Threshold(9, 0), ["ignored images"])],
+)
+def test_a_val_batch_has_one_answer_that_depends_on_its_inputs(watch, model, said):
+    watch.in_step, watch.begun, watch.ended, watch.batch, watch.inputs = lambda: False, 1, 0, {}, ["images"]
+    images = torch.rand(4, 3, 8, 8)
+    Invariants.after_evaluation(watch, model, (images,), {}, model(images))
+    assert watch.said == said
