@@ -49,15 +49,15 @@ def in_range(
     return distance(a, b, width) <= multiplier * widths
 
 
-def first_is_left(a: np.ndarray, b: np.ndarray, first_by_id: np.ndarray | bool, width: float) -> np.ndarray:
-    """(N,) bool: a comes before b in the canonical order, from left to right the short way round. If the
-    centres coincide or are exactly opposite, y, w, h decide (not x, which depends on where the panorama
-    begins), then the ids: `first_by_id` (N,) bool says that a has the lower id."""
+def first_is_left(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
+    """(N,) bool: a, who has the lower id, comes before b in the canonical order, from left to right the short
+    way round. If the centres coincide or are exactly opposite, y, w, h decide (not x, which depends on where
+    the panorama begins), then the ids."""
     offset = signed_offset(a, b, width)
     order = np.where(2 * offset == width, 0, np.sign(offset))
     for column in (1, 2, 3):
         order = np.where(order == 0, np.sign(b[:, column] - a[:, column]), order)
-    return np.where(order == 0, first_by_id, order > 0)
+    return order >= 0
 
 
 def feature_names(history_seconds: int = 5, whole_past: bool = False) -> list[str]:

@@ -83,7 +83,7 @@ def find_pairs(
 
     # Columns
     lower, higher = first[described], second[described]  # rows are sorted by id
-    is_left = first_is_left(a[described], b[described], True, sequence.width)
+    is_left = first_is_left(a[described], b[described], sequence.width)
     left, right = np.where(is_left, lower, higher), np.where(is_left, higher, lower)
     past = every_pair if rules.whole_past else None
     row_index, frame_index = np.cumsum(kept) - 1, np.cumsum(used) - 1  # index among the used ones

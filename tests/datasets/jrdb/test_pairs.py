@@ -58,7 +58,7 @@ def features_of(people: Sequence):
     """Features of all pairs in canonical order, with (N,) bool whether the lower row is left."""
     boxes = people.boxes
     first, second = pairs.all_pairs(people.starts)
-    is_left = first_is_left(boxes[first], boxes[second], np.ones(len(first), bool), WIDTH)
+    is_left = first_is_left(boxes[first], boxes[second], WIDTH)
     left, right = np.where(is_left, first, second), np.where(is_left, second, first)
     return pair_features(people, left, right, 5, (first, second)), is_left
 
@@ -122,10 +122,9 @@ def test_swapping_two_people_keeps_the_canonical_order():
     b[500:1000, [0, 2]] = a[500:1000, [0, 2]]  # same centre, other height
     b[1000:1500, 2] = a[1000:1500, 2]
     b[1000:1500, 0] = (a[1000:1500, 0] + WIDTH / 2) % WIDTH  # exactly opposite
-    a_is_lower = rng.random(5000) < 0.5
-    order = first_is_left(a, b, a_is_lower, WIDTH)
-    assert np.array_equal(order, ~first_is_left(b, a, ~a_is_lower, WIDTH))
-    assert np.array_equal(order[:500], a_is_lower[:500])
+    order, swapped = first_is_left(a, b, WIDTH), first_is_left(b, a, WIDTH)
+    assert np.array_equal(order[500:], ~swapped[500:])
+    assert order[:500].all() and swapped[:500].all(), "the first has the lower id"
 
 
 def test_mirrored_features_are_those_of_the_mirrored_panorama():
