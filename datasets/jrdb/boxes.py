@@ -19,7 +19,7 @@ from datasets.jrdb.check import tell_counts
 from datasets.jrdb.flags import LabelRules
 from datasets.jrdb.frames import PANORAMA_SIZE, Images, list_images, match_images, number_frames
 from datasets.jrdb.labels import Person, Sequence
-from datasets.jrdb.people import whole
+from datasets.jrdb.people import PERSON_TYPES, whole
 from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, DataError, some
 from utils.run.log import LOG
@@ -52,20 +52,22 @@ def read_boxes(
         files = own["file"].unique()
         again = own["named_by_file"].any() or own.groupby("frame")["file"].nunique().max() > 1
         if len(files) > 1 and again:
-            remedy = "each counts as the whole sequence: rename them, or pass one, or the folder of one kind"
+            remedy = "each counts as the whole sequence: pass a folder with one of each, as SEQUENCE.txt"
             problems.add(f"several files of sequence {name}", remedy, ", ".join(files))
     problems.raise_any()
     boxed = rows["id"].notna()  # the other rows only say that a frame exists
     others = Counter(kind for part in parts for kind in part.attrs["others"]).most_common()
+    tell = LOG.warning if any(w in kind.lower() for kind, _ in others for w in PERSON_TYPES) else LOG.info
     others = f"; left out: {some((f'{n} of class {kind}' for kind, n in others), 5)}" if others else ""
     if not boxed.any():
         raise DataError(f"{boxes}: no boxes of people in it{others}\n  expected one per person: {FORMS}")
     unnamed = rows["id"] == ""
     forms = {part.attrs["form"] for part in parts}
     past = f", {unnamed.sum()} without an id" if unnamed.any() else ""
-    past = ", without ids: pairs have no past" if (unnamed | ~boxed).all() else past
+    if not (named := rows[boxed & ~unnamed]).duplicated(["sequence", "id"]).any():
+        past = f", {'no id in two frames' if len(named) else 'without ids'}: pairs have no past"
     read = f"{boxed.sum()} boxes, {' and '.join(sorted(forms))}{past}{others}"
-    LOG.info(f"{boxes}: {read}; --frame_rate {args.frame_rate:g}")
+    tell(f"{boxes}: {read}; --frame_rate {args.frame_rate:g}")
     rows.loc[unnamed, "id"] = [f"box {k}" for k in range(1, int(unnamed.sum()) + 1)]  # unique: no tracks
     if (rows["sequence"] == "").all():
         # Images in a folder that is called like the file or like the folder that is named in it
@@ -89,9 +91,11 @@ def read_boxes(
 
 def find_boxes(folder: Path) -> Path:
     """The folder of labels or detections in a JRDB folder."""
-    for source in SOURCES:
-        if any((folder / source).glob(labels.LABEL_FILES)):
-            return folder / source
+    files = {source: {path.name for path in (folder / source).glob(labels.LABEL_FILES)} for source in SOURCES}
+    for source in filter(files.get, SOURCES):
+        if more := set().union(*files.values()) - files[source]:
+            LOG.warning(f"only {folder / source} is read; for {some(sorted(more), 3)} pass --boxes FOLDER")
+        return folder / source
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
     raise CommandError(
         f"--input {folder}: no boxes of people, neither labels nor detections\n"

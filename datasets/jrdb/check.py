@@ -34,7 +34,7 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     for note in sorted({note for sequence in sequences for note in sequence.notes}):
         LOG.warning(f"{some([s.name for s in sequences if note in s.notes], 3)}: {note}")
     if lost := [s.name for s in sequences if s.counts["missing_partners"] > 0.2 * len(s.pairs)]:
-        remedy = "are `pair` and `label_id` written alike? Such pairs count as not interacting"
+        remedy = "are `pair` and the other's `label_id` written alike? Such pairs count as not interacting"
         LOG.warning(f"{some(lost, 3)}: many interactions with nobody of the frame: {remedy}")
     if 0 < len(bare := [s.name for s in sequences if not len(s.pairs)]) < len(sequences):
         remedy = "leave it out if it is not annotated, as JRDB-Act: else all its pairs are negatives"

@@ -122,9 +122,10 @@ def build_sequence(
     rows. Bad boxes (see clean_boxes) are problems; with --skip_bad_boxes their people are left out."""
     clean, bad, corners = clean_boxes(boxes, images, counts)
     for row, what in ({} if rules.skip_bad_boxes else bad).items():
-        sizes = "use images of the annotated size (boxes without labels: --boxes_size H W)"
-        remedy = f"{sizes}, correct the boxes (x, y: upper left corner) or pass --skip_bad_boxes"
-        problems.add(what, remedy, f"{people[row].place}, box {str(people[row].box)[:80]}")
+        sizes = "use images of the annotated size (boxes without labels: --boxes_size H W), "
+        remedy = "correct the boxes (x, y, w, h; x, y: upper left corner) or pass --skip_bad_boxes"
+        where = f"{people[row].place}, box {str(people[row].box)[:80]}"
+        problems.add(what, sizes * ("outside" in what) + remedy, where)
     if corners:
         remedy = "write x, y, w, h (without labels, also a CSV with columns frame,id,x1,y1,x2,y2)"
         problems.add("widths and heights that look like right and lower edges", remedy, people[0].place)
@@ -270,10 +271,10 @@ def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str,
         try:
             partner, names = name_of(entry["pair"]), entry["inter_labels"]
             rated = [(name, float(difficulty or 0)) for name, difficulty in names.items()]
-            if not partner:
-                raise ValueError("no partner")
+            if not partner or any(difficulty > 3 for _, difficulty in rated):
+                raise ValueError("no partner, or no difficulty")
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
-            remedy = 'expected [{"pair": "pedestrian:N", "inter_labels": {"walking together": 1}}]'
+            remedy = 'expected [{"pair": "pedestrian:N", "inter_labels": {"walking together": 1 to 3}}]'
             where = f"{person.place}: {str(entry)[:80]}"
             problems.add("an H-interaction entry in another form", remedy, where)
         else:

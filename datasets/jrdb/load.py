@@ -130,7 +130,7 @@ def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
         raise DataError(
             f"{data_path}: the {part} split lacks samples of a class; pairs in range: {counts} in "
             f"{some(dataset.sequences, 3)}\n  positives are H-interaction entries (JRDB-Social; they alone "
-            "have types) or, with stage 1's --pairs_from social_group, people of one group (JRDB-Act)\n"
+            "have types) or, in a run with stage 1's --pairs_from social_group, groups (JRDB-Act)\n"
             "  add sequences or, to train, change --distance_multiplier, --max_difficulty"
             f"{', --max_negatives_per_frame' * (dataset.task != 'type')} or --split_method"
         )
@@ -166,9 +166,11 @@ class PairDatasets(Parts):
     others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # by with_task
 
     def log_lines(self) -> list[str]:
-        sizes = {name: counted(len(part.sequences), "sequences") for name, part in self.parts.items()}
-        return [f"{name}: {sizes[name]}, {len(part.draw())} pairs, {part.class_counts()}"
-                for name, part in self.parts.items()]  # fmt: skip
+        return [
+            f"{name}: {counted(len(part.sequences), 'sequences')}, {len(part.draw())} pairs, "
+            f"{part.class_counts()}, {part.counts['ambiguous_pairs']} ambiguous"
+            for name, part in self.parts.items()
+        ]
 
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""

@@ -22,9 +22,9 @@ def whole(cell: Any) -> str:
 
 
 def name_of(cell: Any) -> str:
-    """An id, text or number, as text; "" for none (NO_ID, "person:-1") and for anything else."""
+    """An id, text or number, as text; "" for none (NO_ID, "person", "person:-1") and for anything else."""
     text = whole(cell) if type(cell) in (int, float, str) else ""
-    return "" if text.lower() in NO_ID or text.endswith(":-1") else text
+    return "" if text.lower() in (*NO_ID, *PERSON_TYPES) or text.endswith(":-1") else text
 
 
 def natural_order(person: str) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from datasets.jrdb.boxes import read_boxes
 from datasets.jrdb.labels import IMAGE_FOLDER
+from tests import jrdb_files
 from utils.run.errors import CommandError, DataError
 
 FLAGS = {"frame_rate": 15.0, "boxes_size": None, "skip_bad_boxes": False}
@@ -121,6 +122,12 @@ def read(caplog):
         (labels("detections"), "JRDB detections", True),
         (labels("detections", ids=False), "JRDB detections, without ids: pairs have no past", False),
         (coco(), "COCO", True),
+        (coco().replace('"image_id": 1', '"image_id": "1"'), "COCO", True),
+        (
+            labels("detections").replace("pedestrian:7", "person").replace("pedestrian:9", "Pedestrian"),
+            "JRDB detections, without ids: pairs have no past",
+            False,
+        ),
         (results(), f"{RESULTS}, without ids: pairs have no past", False),
         (results(track_id=True), RESULTS, True),
         (csv("frame,id,x,y,w,h"), "CSV", True),
@@ -380,6 +387,20 @@ def test_missing_ids_are_told(tmp_path, read):
     )
     (tmp_path / "some").write_text(f"frame,id,x,y,w,h\n{rows}")
     assert "9 boxes, CSV, 2 without an id; --frame_rate" in read(tmp_path, tmp_path / "some")[2]
+    text = "".join(f"{k // 3},{k},{9 * k},100,60,150\n" for k in range(9))  # rows, not tracks
+    (tmp_path / "some").write_text(f"frame,id,x,y,w,h\n{text}")
+    assert "CSV, no id in two frames: pairs have no past; --frame" in read(tmp_path, tmp_path / "some")[2]
+
+
+def test_ids_that_are_none_and_people_of_other_names_are_told(tmp_path, read):
+    everybody = labels("detections").replace("pedestrian:7", "person:0").replace("pedestrian:9", "person:0")
+    (tmp_path / "boxes.json").write_text(everybody)
+    with pytest.raises(DataError, match="same id twice in a frame.*\n.*\n.*\n.*if these are not ids, leave"):
+        read(tmp_path, tmp_path / "boxes.json")
+    for other, level in (("person_fully_visible", "WARNING"), ("car", "INFO")):
+        (tmp_path / "boxes").write_text(with_classes(["person"] * 4 + [other]))
+        said = read(tmp_path, tmp_path / "boxes")[2]
+        assert said.startswith(level) and f"left out: 1 of class {other}" in said
 
 
 def test_a_frame_without_people_is_a_frame(tmp_path, read):
@@ -401,7 +422,11 @@ def test_a_jrdb_folder_without_labels_is_read_by_its_detections_or_says_what_hel
     folder.mkdir(parents=True)
     (folder / "hall.json").write_text(labels("detections", ids=False))
     (sequence,), _, said = read(tmp_path)
-    assert sequence.name == "hall" and "JRDB detections" in said
+    assert sequence.name == "hall" and "JRDB detections" in said and "only" not in said
+    people = {"000015.jpg": [jrdb_files.person(1, [9, 8, 60, 150])]}
+    jrdb_files.write_labels(tmp_path, "aula", people)
+    (sequence,), _, said = read(tmp_path)
+    assert sequence.name == "aula" and "_social_stitched is read; for hall.json pass --boxes FOLD" in said
 
 
 def test_images_are_found_by_the_number_in_their_names(tmp_path, read):
@@ -482,7 +507,9 @@ def test_boxes_in_shares_or_percent_are_told_and_scaled(tmp_path, read, caplog, 
     assert np.allclose(sequence.boxes, np.array(PEOPLE)[:, 2:], atol=0.01)
 
 
-@pytest.mark.parametrize("unknown", ['"width": 0, "height": 0', '"width": -1, "height": "?"'])
+@pytest.mark.parametrize(  # JRDB's pose files write the width of one camera
+    "unknown", ['"width": 0, "height": 0', '"width": -1, "height": "?"', '"width": 752, "height": 480']
+)
 def test_a_coco_size_that_is_no_size_is_unknown(tmp_path, read, unknown):
     (tmp_path / "coco.json").write_text(coco().replace('"width": 3760, "height": 480', unknown))
     (sequence,), *_ = read(tmp_path, tmp_path / "coco.json")
@@ -719,9 +746,12 @@ def test_files_of_one_sequence_are_not_joined_without_a_word(tmp_path, read):
     assert [s.name for s in read(tmp_path, tmp_path / "boxes")[0]] == ["MOT-02", "MOT-04"]
     (tmp_path / "boxes/MOT-02/det/det.txt").write_text(mot(people=[(row[0], -1, *row[2:]) for row in PEOPLE]))
     with pytest.raises(
-        DataError, match="several files of sequence MOT-02.*\n.*det.txt, .*gt.txt\n.*the folder of one kind"
+        DataError, match="several files of sequence MOT-02.*\n.*det.txt, .*gt.txt\n.*as SEQUENCE.txt"
     ):
         read(tmp_path, tmp_path / "boxes")
+    (tmp_path / "tracks").mkdir()
+    (tmp_path / "tracks" / "MOT-02.txt").write_text(mot())
+    assert read(tmp_path / "boxes", tmp_path / "tracks")[1] == [tmp_path / "boxes" / "MOT-02"]
     later = mot(people=[(row[0] + 90, *row[1:]) for row in PEOPLE])
     (tmp_path / "boxes/MOT-02/det/det.txt").write_text(later)
     with pytest.raises(DataError, match="several files of sequence MOT-02"):  # of other frames, too

@@ -508,7 +508,9 @@ def test_one_class_and_empty_splits_are_refused(tmp_path):
 
 
 def test_report_of_the_crowd(folder):
-    report = load(folder).sampling_report()["splits"]["val"]
+    data = load(folder)
+    report = data.sampling_report()["splits"]["val"]
+    assert data.log_lines()[1].endswith(", 12 ambiguous")
     assert json.loads(json.dumps(report)) == report
     assert report["frames"] == 6
     assert report["boxes"] == 48

@@ -136,7 +136,10 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     told = "labels: 2 missing partners, 1 duplicate ids, 1 other objects, 1 panoramas without an image"
     assert told in caplog.text
     assert "s: records of car are left out, not called pedestrian" in caplog.text
-    assert "s: many interactions with nobody of the frame: are `pair` and `label_id` written" in caplog.text
+    assert (
+        "s: many interactions with nobody of the frame: are `pair` and the other's `label_id` wri"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize(("ids", "people"), [(["track:1", "track:2"], 2), (["1", "car:2"], 1)])
@@ -225,6 +228,12 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
             },
             "H-interaction",
         ),
+        (
+            {FRAME: [person(1, BOX) | {"H-interaction": [{"pair": "2", "inter_labels": {"hugging": 4}}]}]},
+            r"H-interaction(.|\n)*1 to 3",
+        ),
+        ({FRAME: [person(1, BOX) | {"label_id": "pedestrian"}]}, "no label_id"),
+        ({FRAME: [person(1, BOX) | {"box": None}]}, r"four finite numbers(.|\n)*\n  correct the boxes"),
         ({FRAME: [person(1, [0.1, 0.3, 0.02, 0.4])]}, "within one pixel, as if in fractions"),
         ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": "x"}}]}, "social_group in another"),
         ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": 10**30}}]}, "social_group in another"),
