@@ -201,7 +201,7 @@ def test_wrong_flags(capsys):
 def test_a_run_that_stopped_early_goes_on_with_more_patience(tmp_path):
     run = train("train_mae", tmp_path, "--epochs", 6, "--lr", 1e-9, "--patience", 2)
     stopped = read_json(run / "results.json")
-    assert stopped["epochs_run"] < 6
+    assert stopped["epochs_run"] < 6 and stopped["warnings"][0].startswith("hardly any skill: ")
     train_mae.main(train_mae.parse_args(["--resume", str(run)]))  # the same patience: finished
     assert read_json(run / "results.json") == stopped
     train_mae.main(train_mae.parse_args(["--resume", str(run), "--patience", "0"]))

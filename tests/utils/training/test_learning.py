@@ -193,11 +193,11 @@ def test_a_val_loss_above_what_a_constant_reaches_on_val_is_said_once():
     val = torch.tensor([0] * 90 + [1] * 10)
     check = LearningCheck("train_stage1.py", CROSS_ENTROPY, torch.tensor([0, 1] * 50), val, 2)
     assert (check.constant_loss, check.val_constant) == pytest.approx((np.log(2), 0.3251), abs=1e-4)
-    rows = [{"epoch": k, "train_loss": 0.6 - 0.1 * k, "val_loss": 0.5, "lr": 0.1} for k in range(4)]
+    rows = [{"epoch": k, "train_loss": 0.6 - 0.1 * k, "val_loss": 0.5 + 0.1 * k, "lr": 0.1} for k in range(4)]
     model, outputs = model_with_gradient(), np.diag([1.0, 2.0, 3.0])
     said = [after_epoch(check, rows[: k + 1], model, outputs) for k in range(4)]
     assert said[:2] == [[], []] and said[3] == []
-    assert said[2][0].startswith("val loss above a constant's: 0.5 in the last epoch")
+    assert said[2][0].startswith("val loss above a constant's: 0.7 in the last epoch")
     assert said[2][0].endswith("0.3251 on val") and len(said[2]) == 1
 
 

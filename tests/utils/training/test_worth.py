@@ -68,6 +68,12 @@ def test_of_the_geometry_only_the_past_is_mixed_up():
     (mixed,) = (batch["geometry"] for batch in MixedUp(loader, "history"))
     assert torch.equal(mixed[:, :2], geometry[:, :2]) and not torch.equal(mixed[:, 2:], geometry[:, 2:])
     assert torch.equal(mixed[:, 2:].sort(dim=0).values, geometry[:, 2:])
+    watched = SimpleNamespace(loaders={"val": loader}, inputs=["geometry"])
+    check = SimpleNamespace(task=TASKS["train_stage1.py"], invariants=watched)
+    for columns, named in (([2, 3], ["geometry", "history"]), ([], ["geometry"])):
+        loader.dataset.past_columns = columns
+        worth = LearningCheck.input_worth(check, lambda loader: {"auroc": 0.5}, {"val": {"auroc": 1.0}})
+        assert list(worth["without"]) == named
 
 
 def test_points_are_shifted_with_their_mask_and_pixels():
