@@ -205,12 +205,13 @@ def test_unusable_stage_1_is_one_clear_error(stage1, tmp_path):
 
 
 def test_on_the_sample_it_starts_from_the_newest_run_that_learned(tmp_path):
-    verdicts = {"": "LEARNED", "_2": "LEARNED", "_10": "LEARNED", "_11": "NOT LEARNED"}
+    verdicts = {"": "LEARNED", "_2": "LEARNED", "_10": "LEARNED", "_11": "NOT LEARNED", "_12": "LEARNED"}
     for number, verdict in verdicts.items():
         folder = tmp_path / f"stage1_experiment_20261122_100000{number}"
         folder.mkdir()
         (folder / "config.json").write_text('{"script_name": "train_stage1.py"}')
-        write_json(folder / "results.json", {"task": "stage1", "verdict": verdict, "synthetic": True})
+        results = {"task": "stage1", "verdict": verdict, "synthetic": number != "_12"}  # that is on own data
+        write_json(folder / "results.json", results)
         (folder / "best_f1.pth").touch()
     for flags in ([], ["--dry_run"], ["--check_data"]):
         args = train_stage2.parse_args(["--output_dir", str(tmp_path), *flags])
