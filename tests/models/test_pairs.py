@@ -96,6 +96,8 @@ def test_a_pair_is_judged_beside_all_others_of_its_frame_in_whatever_batch(tmp_p
         together, of_every = (model(part.__getitems__(range(len(part)))) for part in (val, every))
         assert together.shape == (len(val), 2) and torch.allclose(alone, together, atol=1e-5)
         assert torch.allclose(of_every[np.isin(every.near.rows, val.near.rows)], together, atol=1e-5)
+        both = TwoStageInteractionClassifier(model).eval()(val.__getitems__(range(len(val))), both=True)
+        assert [len(logits) for logits in both] == [len(val)] * 2  # of the samples alone
         drawn = sets.train.draw()
         few, whole = drawn[:3], np.arange(len(sets.train))
         found = model(sets.train.__getitems__(whole))[few]
