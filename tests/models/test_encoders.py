@@ -94,6 +94,7 @@ def test_an_image_is_encoded_alike_alone_and_in_a_batch():
     images = torch.rand(4, 3, 128, 64)
     torch.testing.assert_close(encoder(images)[1:2], encoder(images[1:2]), rtol=1e-4, atol=1e-5)
     assert encoder(images).shape == (4, 96, 4, 2)
+    assert encoder(images[..., :9, :5]).shape == (4, 96, 1, 1)  # of a tiny crop a pixel is left
 
 
 def test_unknown_backbone():
@@ -296,6 +297,7 @@ def test_a_frozen_encoder_stands_still(name):
     model = Model(name)
     encoder = model.person["encoder"]
     freeze(encoder)
+    assert not encoder.features.training  # also before the first model.train()
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     model.train()
     assert model.training
