@@ -30,7 +30,7 @@ from tests.tiny_runs import (
 from utils.run.claim import is_unfinished
 from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, read_json
-from utils.training.checkpoint import load_checkpoint
+from utils.training.checkpoint import load_checkpoint, save_checkpoint
 from utils.watch.comparison import settings
 
 SCRIPTS = {"train_mae": train_mae, "train_ddp": train_ddp}
@@ -219,6 +219,10 @@ def test_weights_of_a_run_that_was_trained_on_whom_this_one_tests_are_refused(tm
     with pytest.raises(CommandError, match="Leakage: the run behind --weights"):
         train("train_mae", tmp_path, *ONE_STEP, "--fold", "2/4", "--weights", copied)
     train("train_mae", tmp_path, *ONE_STEP, "--fold", "1/4", "--weights", begun)
+    state = load_checkpoint(copied)
+    state["trained_on"]["fingerprint"] = "of other people with the same names"
+    save_checkpoint(copied, state)
+    train("train_mae", tmp_path, *ONE_STEP, "--fold", "2/4", "--weights", copied)
 
 
 def test_one_image_left_for_batchnorm_is_refused_before_the_first_epoch(tmp_path):
