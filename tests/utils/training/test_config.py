@@ -10,10 +10,13 @@ from torch import nn
 
 from models.encoders import build_encoder, freeze
 from models.losses import FocalLoss
+from tests.faults.children import on_ranks
+from utils.run.errors import CommandError
 from utils.run.folder import write_json
 from utils.tasks import recipe_of
 from utils.training import config
 from utils.training.config import (
+    check_ranks,
     check_repeated,
     check_resumed,
     describe_git,
@@ -22,6 +25,7 @@ from utils.training.config import (
     describe_run,
     describe_training,
 )
+from utils.training.distributed import start_processes
 
 HEAD = {
     "script": "s", "version": "1", "doc": "d", "device": torch.device("cpu"),
@@ -149,3 +153,15 @@ def test_a_resumed_run_says_that_its_device_and_threads_changed(tmp_path, caplog
         f"threads: 99 before, now {torch.get_num_threads()}: last bits may differ",
         "device: cuda before, now cpu: last bits may differ",
     ]
+
+
+def test_ranks_that_differ_are_told_what_differs():
+    def work() -> int:
+        processes = start_processes("cpu")
+        args = argparse.Namespace(batch_size=4, seed=processes.rank)
+        run = argparse.Namespace(args=args, processes=processes)
+        with pytest.raises(CommandError, match="the ranks differ .*\n +--seed\nrank 0 +0\nrank 1 +1$"):
+            check_ranks(run, {"fingerprint": "abc", "train_samples": 9}, PART["split"])
+        return 0
+
+    assert on_ranks(2, work) == [0, 0]

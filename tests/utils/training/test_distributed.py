@@ -8,15 +8,18 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from tests.faults.children import on_ranks
 from utils.run.errors import CommandError
 from utils.training.distributed import (
     EpochSampler,
     Processes,
+    broadcast_buffers,
     evaluation_batches,
     gather_rows,
     make_loader,
     seed_everything,
     start_processes,
+    sum_over_ranks,
 )
 
 CPU = torch.device("cpu")
@@ -110,6 +113,19 @@ def test_gather_puts_rows_in_order_and_refuses_doubles():
     assert rows["scores"].tolist() == [0.0, 0.25, 0.5]
     with pytest.raises(RuntimeError, match="twice"):
         gather_rows([{"indices": torch.tensor([1])}, {"indices": torch.tensor([1, 0])}])
+
+
+def test_two_processes_give_each_other_what_they_have():
+    def work() -> int:
+        processes = start_processes("cpu")
+        model, rank = torch.nn.BatchNorm1d(1), processes.rank
+        model.running_mean.fill_(5.0 + rank)
+        broadcast_buffers(model)
+        rows = gather_rows([] if rank else [{"indices": torch.tensor([1, 0])}])  # the second got no batch
+        found = processes.from_first(lambda: rank), model.running_mean.item(), rows["indices"].tolist()
+        return int((*found, sum_over_ranks(torch.tensor(rank + 1)).item()) != (0, 5.0, [0, 1], 3))
+
+    assert on_ranks(2, work) == [0, 0]
 
 
 def test_one_gpu_is_not_given_to_all_processes(monkeypatch):

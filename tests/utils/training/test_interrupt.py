@@ -6,18 +6,23 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.faults.children import on_ranks
 from utils.run.status import Status
-from utils.training.distributed import EpochSampler, Processes, make_loader
+from utils.training.distributed import EpochSampler, Processes, make_loader, start_processes
 from utils.training.interrupt import Interrupt
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
+def make(folder, processes):
+    args = SimpleNamespace(max_batches=0, log_interval=2, max_hours=2.0, stall_timeout=0, dry_run=False)
+    status = Status(folder, epochs=3, patience=0, enabled=processes.first)
+    return Interrupt(SimpleNamespace(processes=processes, status=status, args=args, folder=folder), save=None)
+
+
 @pytest.fixture
 def interrupt(tmp_path):
-    args = SimpleNamespace(max_batches=0, log_interval=2, max_hours=2.0, stall_timeout=0, dry_run=False)
-    status = Status(tmp_path, epochs=3, patience=0)
-    return Interrupt(SimpleNamespace(processes=ALONE, status=status, args=args, folder=tmp_path), save=None)
+    return make(tmp_path, ALONE)
 
 
 class Numbers:
@@ -46,6 +51,15 @@ def test_a_signal_of_before_the_first_step_is_not_kept_waiting_by_it(interrupt, 
     with pytest.raises(SystemExit):
         next(interrupt.steps(loader, 1, torch.zeros(2)))
     assert saved == [0]
+
+
+def test_a_signal_to_one_process_is_one_to_all(tmp_path):
+    def work() -> int:
+        interrupt = make(tmp_path, start_processes("cpu"))
+        interrupt.wish = 143 * interrupt.processes.rank
+        return int(interrupt.agreed() != 143)
+
+    assert on_ranks(2, work) == [0, 0]
 
 
 def test_max_hours_are_hours(interrupt, monkeypatch):
