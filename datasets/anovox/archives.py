@@ -58,9 +58,9 @@ def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> 
 
 
 def _extract(path: Path, folder: Path, limit_gb: float) -> None:
-    """Write the regular files of an archive; links and devices are skipped."""
+    """Write the regular files of an archive, and links to these; other links and devices are skipped."""
     folder.mkdir(parents=True)
-    total = 0
+    total, links = 0, {}
     with zipfile.ZipFile(path) if path.name.lower().endswith(".zip") else tarfile.open(path) as archive:
         for name, size, open_member in _members(archive):
             name = posixpath.normpath(name.replace("\\", "/")).strip("/")  # Windows, absolute paths
@@ -70,13 +70,21 @@ def _extract(path: Path, folder: Path, limit_gb: float) -> None:
                 over = f"{path}: unpacks to more than the limit of {limit_gb:g} GB."
                 raise CommandError(f"{over}\nUnpack it yourself, or raise --cache_limit_gb.")
             target = folder / check_relative_name(name, str(path))
+            if isinstance(open_member, str):
+                links[target] = posixpath.normpath(open_member).strip("/")
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             with open_member() as source, open(target, "wb") as file:
                 shutil.copyfileobj(source, file)
+    for target, name in links.items():
+        if not name.startswith("..") and (folder / name).is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            target.hardlink_to(folder / name)
 
 
 def _members(archive: zipfile.ZipFile | tarfile.TarFile) -> Iterator[tuple]:
-    """Name, size in bytes and opening function of each file."""
+    """Name, size in bytes and opening function of each file; of a link in tar, what it leads to."""
     if isinstance(archive, zipfile.ZipFile):
         for file in archive.infolist():
             if not file.is_dir() and not stat.S_ISLNK(file.external_attr >> 16):
@@ -85,5 +93,8 @@ def _members(archive: zipfile.ZipFile | tarfile.TarFile) -> Iterator[tuple]:
         for file in archive:
             if file.isfile():
                 yield file.name, file.size, partial(archive.extractfile, file)
+            elif file.islnk() or file.issym():
+                place = posixpath.dirname(file.name) if file.issym() else ""
+                yield file.name, 0, posixpath.join(place, file.linkname)
         while archive.fileobj.read(1_000_000):  # damage can look like the end: gzip's checksum is behind it
             pass
