@@ -13,6 +13,7 @@ from collections import Counter
 import numpy as np
 
 from datasets.anovox.files import ScenarioFiles
+from datasets.anovox.pointclouds import read_points
 from datasets.images import read_palette_image
 from utils.run.errors import DataError, counted, some
 from utils.run.log import LOG
@@ -83,11 +84,16 @@ def colours_or_ids(path) -> np.ndarray:
 
 def point_classes(column: np.ndarray, palette: str, path) -> np.ndarray:
     """(N,) uint8 class ids of the last column of a semantic scan."""
+    values = _point_codes(column, path)
+    return colour_ids(values, palette, path) if values.dtype != np.uint8 else _check_ids(values, path, 40)
+
+
+def _point_codes(column: np.ndarray, path) -> np.ndarray:
+    """(N,) uint8 ids, or int64 colours 0xRRGGBB."""
     values = column.astype(np.int64)
     if not np.array_equal(values, column) or (len(values) and (values.min() < 0 or values.max() >= 1 << 24)):
         raise DataError(f"{path}: the last column of a semantic scan holds class ids or colours 0xRRGGBB.")
-    colours = values.max(initial=0) > 255
-    return colour_ids(values, palette, path) if colours else _check_ids(values.astype(np.uint8), path, 40)
+    return values if values.max(initial=0) > 255 else values.astype(np.uint8)
 
 
 def colour_ids(colours: np.ndarray, palette: str, path) -> np.ndarray:
@@ -107,20 +113,26 @@ def fitting(colours: np.ndarray) -> list[str]:
 
 
 def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -> str:
-    """AnoVox or CARLA, from a middle semantic image of a few scenarios or, if both fit, from all images.
+    """AnoVox or CARLA, from a middle semantic image (or scan, without images) of a few scenarios or, if both
+    fit, from all.
 
     If both still fit, either will do, unless `anomaly_ids` selects other colours in each: then, or if neither
     fits, a DataError lists the ids of every colour. Warns of ids that are not AnoVox's, and skips unreadable
-    images."""
-    with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
-    few = [files[sorted(files)[len(files) // 2]] for files in with_images[:: max(1, len(with_images) // 8)]]
+    files."""
+    labelled = [s.files["semantic_image"] or s.files["semantic_points"] for s in scenarios]
+    labelled = list(filter(None, labelled))
+    few = [files[sorted(files)[len(files) // 2]] for files in labelled[:: max(1, len(labelled) // 8)]]
     colours, ids, ahead = set(), set(), set()
-    for paths in (few, (path for files in with_images for path in files.values())):
+    for paths in (few, (path for files in labelled for path in files.values())):
         for path in paths:
             with contextlib.suppress(DataError):
-                pixels = colours_or_ids(path)
-                (ids if pixels.dtype == np.uint8 else colours).update(np.unique(pixels).tolist())
-                ahead.update(np.unique(ahead_of_car(pixels)).tolist())
+                if path.suffix.lower() == ".png":
+                    codes = colours_or_ids(path)
+                    ahead.update(np.unique(ahead_of_car(codes)).tolist())
+                else:
+                    codes = _point_codes(read_points(path, classes=True)[:, 3], path)
+                    ahead.update(np.unique(codes).tolist())
+                (ids if codes.dtype == np.uint8 else colours).update(np.unique(codes).tolist())
         used = np.array(sorted(colours), np.int64)
         fits = fitting(used)
         if not colours or len(fits) < len(PALETTES):
@@ -150,10 +162,10 @@ def ahead_of_car(pixels: np.ndarray) -> np.ndarray:
     return pixels[11 * height // 20 : 3 * height // 4, 2 * width // 5 : 3 * width // 5]
 
 
-def _warn_without_road(ahead: set[int], images: int) -> None:
-    """Warn that ids may be those of another data set; ahead: the ids ahead of the car in so many images."""
+def _warn_without_road(ahead: set[int], files: int) -> None:
+    """Warn that ids may be those of another data set; ahead: the ids ahead of the car in so many files."""
     if ANOVOX[ROAD] not in ahead:
-        seen = f"none of {counted(images, 'semantic images')} looked at shows a road"
+        seen = f"none of {counted(files, 'semantic files')} looked at shows a road"
         what = f"{seen} (class {ANOVOX[ROAD]}) ahead: are its ids AnoVox's?"
         LOG.warning(f"{what} Cityscapes' 29 to 33 are vehicles, not anomalies (--anomaly_ids)")
 
