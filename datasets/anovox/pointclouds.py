@@ -10,6 +10,7 @@ from utils.run.errors import DataError
 MAX_SCAN = 10_000_000  # points; the real scans hold about 90,000
 MAX_METRES = 1000.0  # no LiDAR sees that far
 INTENSITY = ("intensity", "reflectance", "reflectivity", "remission", "i")  # in any case
+OTHER = ("ring", "time", "timestamp", "t")
 COLOUR = ("rgb", "rgba")
 CLASS = ("label", "class", "classification", "tag", "objtag", *COLOUR)
 READ = {*"xyz", *INTENSITY, *CLASS}  # names of columns that `pick` knows
@@ -20,9 +21,9 @@ def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> 
 
     Formats: .npy and .bin (float32, as in KITTI) with 4 columns, or 3 without intensity; .bin also with 5 or
     6, such as ring and time, as in nuScenes; .npy with named columns, .pcd and .ply in any column order.
-    Missing intensity becomes 1. Points whose x, y and z are all NaN are left out. `turn`: a rotation of the
-    axes (ScenarioFiles.turn). DataError if the file is no scan, lacks classes or holds other values that are
-    not finite."""
+    Intensity that is missing or NaN throughout becomes 1. Points whose x, y and z are all NaN are left out.
+    `turn`: a rotation of the axes (ScenarioFiles.turn). DataError if the file is no scan, lacks classes or
+    holds other values that are not finite."""
     try:
         columns = FORMATS[path.suffix.lower()](path, classes)
         if len(columns) == 3 and not classes:
@@ -33,6 +34,8 @@ def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> 
         points = np.column_stack(columns)
         points = points if points.dtype.kind == "f" else points.astype(np.float64)
         points = points[~np.isnan(points[:, :3]).all(axis=1)]  # rays without a return, in organised clouds
+        if not classes and np.isnan(points[:, 3]).all():  # what some programs write without one
+            points[:, 3] = 1
         bad = ~np.isfinite(points).all(axis=1)
         if len(points) > MAX_SCAN:
             raise ValueError(f"{len(points):,} points; more than {MAX_SCAN:,} is no LiDAR scan")
@@ -193,7 +196,7 @@ def pick(table: np.ndarray, classes: bool) -> list[np.ndarray]:
         columns["rgb"] = red << 16 | green << 8 | blue
     last = [name for name in (CLASS if classes else INTENSITY) if name in columns]
     if classes and not last:
-        last = [name for name in columns if name not in "xyz" and not name.startswith("_")]
+        last = [name for name in columns if name not in (*"xyz", *OTHER) and not name.startswith("_")]
         if len(last) > 1:
             raise ValueError(f"its columns {', '.join(last)} do not say which is the class: name it label")
     return [columns[name] for name in (*"xyz", *last[:1])]

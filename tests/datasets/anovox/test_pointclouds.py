@@ -138,6 +138,22 @@ def test_the_class_is_never_taken_from_the_intensity_beside_it(tmp_path, records
     assert np.allclose(read_points(tmp_path / "scan.npy", classes=True), columns(records, "Label"))
 
 
+def test_a_ring_is_no_class(tmp_path, records):
+    np.save(tmp_path / "scan.npy", only(records, ["x", "y", "z", "ring"]))
+    with pytest.raises(DataError, match="3 columns instead of x, y, z and class"):
+        read_points(tmp_path / "scan.npy", classes=True)
+
+
+def test_an_intensity_that_is_not_a_number_anywhere_is_none(tmp_path, records):
+    records["intensity"] = np.nan
+    np.save(tmp_path / "scan.npy", records)
+    assert (read_points(tmp_path / "scan.npy")[:, 3] == 1).all()
+    records["intensity"][0] = 0.5
+    np.save(tmp_path / "scan.npy", records)
+    with pytest.raises(DataError, match="4 of 5 points are NaN"):
+        read_points(tmp_path / "scan.npy")
+
+
 @pytest.mark.parametrize("classes", [False, True])
 @pytest.mark.parametrize("kind", ["npy", "flat npy", "bin", "ascii", "binary", "binary_compressed", "ply"])
 def test_a_scan_without_a_point(tmp_path, records, kind, classes, recwarn):
