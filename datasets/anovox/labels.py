@@ -118,6 +118,8 @@ def _list_frames(
 ) -> tuple[list[Frame], list[str]]:
     """The frames that have the required sensors, and notes on what is missing. `images_alone`: if no scenario
     has a LiDAR, the camera is enough. DataError if there is no such frame."""
+    if odd := [scenario.name for scenario in scenarios if BLOCK.search(scenario.name)]:
+        raise DataError(f"{some(odd, 3)}: a name that ends so means a block of frames.\nRename the folder.")
     needed = ("image",) if modality == "camera" else ("image", "points")
     notes, frames = _name_sensors(scenarios), []
     _warn_of_counters(scenarios)
