@@ -30,7 +30,7 @@ UNKNOWN_SHARE = 255  # no semantic image
 GROUND = -0.4  # metres; half of a scan's points lie lower
 NO_POINT = "a point in the model's region"
 # The files beside this one that make the arrays, too
-READERS = ("palettes.py", "pointclouds.py", "pasted.py", "raycast.py")
+READERS = ("palettes.py", "pointclouds.py", "pasted.py", "pastes.py", "raycast.py")
 NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
 
 # (kind, key, files, items per file, item shape, produce(k), **options) -> the items; see open_cache

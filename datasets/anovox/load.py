@@ -11,7 +11,8 @@ From files to batches, in the order in which to read the code:
     augmentation.py  `augment_frames`: changes batches in training
 
 Used along the way: archives.py (unpacking), palettes.py (codes of classes), pointclouds.py (scans),
-splits.py (train, val, test), pasted.py and raycast.py (objects pasted into frames), check.py (--check_data).
+splits.py (train, val, test), pasted.py, pastes.py and raycast.py (objects pasted into frames), check.py
+(--check_data).
 """
 
 import argparse

@@ -9,7 +9,8 @@ from datasets.anovox.dataset import AnoVoxDataset, project
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.frame import Region
 from datasets.anovox.labels import build_table
-from datasets.anovox.pasted import SENSORS, SHAPES, Pasting, draw_paste, paste_image, paste_scan
+from datasets.anovox.pasted import SENSORS, SHAPES, Pasting, draw_paste
+from datasets.anovox.pastes import paste_image, paste_scan
 from datasets.anovox.poses import projection_matrix
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
 from utils.run.errors import DataError
