@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox import archives
-from datasets.anovox.poses import FRONT, apart, find_sensor, pose_of, projection_matrix, turn_of
-from datasets.images import CLUTTER, read_image_size
-from utils.run.errors import CommandError, DataError, some
+from datasets.anovox.poses import apart, calibrate, pose_of
+from datasets.images import CLUTTER
+from utils.run.errors import CommandError, DataError, counted, some
 from utils.run.folder import read_json
 from utils.run.log import LOG
 
@@ -46,7 +46,7 @@ SENSORS = {
 }
 NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
 KINDS = (NORMALITY, "STATIC", "SUDDEN_BREAKING_OF_VEHICLE_AHEAD")
-DEPTH = 4  # levels below the given root that are searched for scenarios
+DEPTH = 8  # levels below the given root that are searched for scenarios
 # A date and time of day that end a name: 2024-06-01_12-00-59.9, IMG_20240601_120059
 CLOCK = re.compile(r"(?:.*\D)?(20\d\d)-?(\d\d)-?(\d\d)[ T_-]*(\d\d)[-.:]?(\d\d)[-.:]?(\d\d)"
                    r"(?:[-._]?(\d{1,9}))?\D*")  # fmt: skip
@@ -105,7 +105,8 @@ def find_scenarios(
         known = ", ".join(archives.ENDINGS)
         raise CommandError(f"{root}: no such folder or archive ({known}).\nGive one with Scenario_...")
     paths = list(_walk(top, 0, cache))
-    folders = sorted(filter(Path.is_dir, paths), key=lambda folder: folder.name)
+    found = sorted(filter(Path.is_dir, paths), key=lambda folder: folder.name)
+    folders = [folder for folder in found if folder.name.startswith("Scenario_")]
     if not folders:
         while len(below := list(top.iterdir())) == 1 and below[0].is_dir():
             (top,) = below
@@ -119,9 +120,16 @@ def find_scenarios(
         if first.name == second.name:
             twice = f"scenario {first.name} is there twice: {first}, {second}"
             raise DataError(f"{twice}\nRemove or rename one: a copy could land in two splits.")
+    inside = {parent for folder in folders for parent in folder.parents}
+    if others := [str(folder) for folder in found if folder not in inside.union(folders)]:
+        what = f"{counted(len(others), 'folders')} of sensors left out: no name that begins with Scenario_"
+        LOG.warning(f"{what}: {some(others, 3)}")
     configured = {}
     for path in itertools.filterfalse(Path.is_dir, paths):  # a link that leads nowhere is an error
-        configured |= _read_configuration(path)
+        for name, about in _read_configuration(path):
+            if configured.setdefault(name, about) != about:
+                two = " and ".join(", ".join(each.values()) for each in (configured[name], about))
+                raise DataError(f"{path}: scenario {name} is {two}.\nRemove the configuration of other data.")
     scenarios, errors = [], [] if problems is None else problems
     for folder in folders:
         try:
@@ -138,12 +146,13 @@ def find_scenarios(
 
 
 def _walk(folder: Path, depth: int, cache: dict, top: bool = True) -> Iterator[Path]:
-    """Scenario folders and configuration files below a folder. top: it was given, or unpacked; named
-    Scenario_..., it may still only contain the scenario's folder."""
-    configuration = folder.name == "Scenario_Configuration_Files"
-    if not configuration and folder.name.startswith("Scenario_") and (_has_sensors(folder) or not top):
+    """Folders of scenarios, of sensors under other names, and configuration files below a folder. top: it was
+    given, or unpacked; named Scenario_..., it may still only contain the scenario's folder."""
+    configuration, sensors = folder.name == "Scenario_Configuration_Files", _has_sensors(folder)
+    scenario = not configuration and folder.name.startswith("Scenario_") and (sensors or not top)
+    if scenario or sensors:
         yield folder
-    elif configuration or depth < DEPTH:
+    if not scenario and (configuration or depth < DEPTH):
         hidden = (".", "__MACOSX", archives.PLACE)  # files of macOS; our cache
         shown = [entry for entry in folder.iterdir() if not entry.name.startswith(hidden)]
         for entry in sorted(shown, key=lambda entry: entry.name):
@@ -155,10 +164,10 @@ def _walk(folder: Path, depth: int, cache: dict, top: bool = True) -> Iterator[P
                 yield entry
 
 
-def _read_configuration(path: Path) -> dict[str, dict]:
-    """{scenario id: {kind, town, weather}} in {"scenario_definition": {"map", "scenarios"}}, or unwrapped."""
+def _read_configuration(path: Path) -> list[tuple[str, dict]]:
+    """(scenario id, {kind, town, weather}) in {"scenario_definition": {"map", "scenarios"}}, or unwrapped."""
     content = read_json(path, dict, DataError)
-    content, known = content.get("scenario_definition", content), {}
+    content, known = content.get("scenario_definition", content), []
     try:
         for entry in content["scenarios"]:
             kind = str((entry.get("anomaly_config") or {}).get("anomalytype")).split(".")[-1].upper()
@@ -166,7 +175,7 @@ def _read_configuration(path: Path) -> dict[str, dict]:
             inside = entry["ego_route"] if isinstance(entry.get("ego_route"), dict) else {}
             weather = entry.get("weather_preset") or inside.get("weather_preset", "unknown")
             about = {"kind": kind, "town": str(content.get("map", "unknown")), "weather": str(weather)}
-            known[str(entry["id"]).removeprefix("Scenario_")] = about
+            known.append((str(entry["id"]).removeprefix("Scenario_"), about))
     except (KeyError, TypeError, AttributeError) as error:
         wanted = '{"scenario_definition": {"map": TOWN, "scenarios": [{"id": ...}]}}'
         what = f"no configuration of scenarios ({type(error).__name__}: {error})"
@@ -193,7 +202,7 @@ def _open_scenario(folder: Path, configured: dict, camera: str | None) -> Scenar
     known = configured.get(folder.name.removeprefix("Scenario_"), {})
     scenario = ScenarioFiles(folder.name, folder, **known)
     path = folder / "sensor_setup.json"
-    setup = read_json(path, dict, DataError) if path.exists() else {}
+    setup, apart_from = read_json(path, dict, DataError) if path.exists() else {}, {}
     for sensor, (names, endings) in SENSORS.items():
         pattern = re.compile(rf"({'|'.join(names)})([^A-Z].*)?")
         if candidates := [entry for entry in folders if pattern.fullmatch(plain(entry.name))]:
@@ -204,24 +213,29 @@ def _open_scenario(folder: Path, configured: dict, camera: str | None) -> Scenar
             chosen = _choose(sensor, candidates, camera, scenario.folders, setup)
             scenario.folders[sensor] = chosen.name
             files, unread = _frames_in(chosen.iterdir(), endings)
-            partner = scenario.folders.get(sensor.removeprefix("semantic_"), "")
+            view = sensor.removeprefix("semantic_")
+            ends = {entry: pattern.fullmatch(plain(entry.name))[2] for entry in candidates}
+            others = apart_from.setdefault(view, {*ends.values()} - {ends[chosen]})
+            partner = scenario.folders.get(view, "")
             both = setup if {partner, chosen.name} <= setup.keys() else {}  # else by their names
-            if apart(pose_of(partner, both), pose_of(chosen.name, both)) > 0.01:  # classes of another view
+            distance = apart(pose_of(partner, both), pose_of(chosen.name, both))
+            if distance > 0.01 or ends[chosen] in others:  # classes of another view
                 files, unread = {}, unread + Counter({"in another pose": len(files)})
             scenario.files[sensor], scenario.unread[sensor] = files, unread
-    if scenario.kind == UNKNOWN_KIND and scenario.files["anomaly"]:
+    texts = (path.read_text(errors="replace") for path in scenario.files["anomaly"].values())
+    if scenario.kind == UNKNOWN_KIND and not all(re.search(r"is_alive\s*;\s*False", text) for text in texts):
         scenario.kind = "STATIC"
     if not any(scenario.files.values()):
         raise DataError(f"{folder}: its sensor folders hold no file named ..._<frame>.png or .npy.")
     if scenario.files["image"]:
-        _calibrate(scenario, setup)
+        calibrate(scenario, setup)
     return scenario
 
 
 def _images_alone(folder: Path, name: str, images: dict[int, Path], unread=()) -> list[ScenarioFiles]:
     alone = ScenarioFiles(name, folder, folders={"image": name}, unread={"image": Counter(unread)})
     alone.files["image"] = images
-    _calibrate(alone, {})
+    calibrate(alone, {})
     return [alone]
 
 
@@ -243,7 +257,8 @@ def _frames_in(entries: Iterable[Path], endings: tuple[str, ...]) -> tuple[dict[
             twice = f"its frame number, the last number in its name, is that of {other.name}"
             remedy = "Keep one file per frame, one camera per folder, the frame number last in its name."
             raise DataError(f"{entry}: {twice}.\n{remedy}")
-    unread = Counter(e.suffix or "no ending" for e in shown if e not in found and not e.is_dir())
+    others = (entry for entry in shown if entry not in found and not (found and entry.is_dir()))
+    unread = Counter("folder" if entry.is_dir() else entry.suffix or "no ending" for entry in others)
     return frames, unread
 
 
@@ -277,39 +292,8 @@ def _choose(
         alike = os.path.commonprefix(names)  # noqa: RUF071
         return apart(own, pose) if own else math.inf, -len(alike)
 
-    return min(candidates, key=distance)
-
-
-def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
-    """Set projection and turn from sensor_setup.json; without it, from the poses in the names of the folders
-    and fov 90. A sensor without a pose is assumed to be where the other one is; without scans, the LiDAR at
-    FRONT, whose height above the ground pasted.py knows."""
-    path, images = scenario.path / "sensor_setup.json", scenario.files["image"]
-    for frame in sorted(images):  # the first readable header; if none is, reading the images fails
-        with contextlib.suppress(DataError):
-            scenario.image_size = read_image_size(images[frame])
-            break
-    try:
-        lidar = find_sensor(setup, "LIDAR", scenario.folders.get("points", ""), path)
-        camera = find_sensor(setup, "RGB-CAM", scenario.folders["image"], path) or lidar or FRONT
-        lidar = lidar or (camera if "points" in scenario.folders else FRONT)
-        options = camera | camera.get("args", {})
-        fov = float(options.get("camera_fov", options.get("fov", 90)))
-        if not 5 <= fov < 180:
-            raise ValueError(f"a field of view of {fov:g} degrees")
-        level = {"location": lidar["location"], "rotation": [0.0, 0.0, float(camera["rotation"][2])]}
-        if list(map(float, lidar["rotation"])) != level["rotation"]:
-            scenario.turn = turn_of(level["rotation"]).T @ turn_of(lidar["rotation"])
-        width, height = scenario.image_size or (1, 1)
-        wide, high = (float(options.get(f"image_{side}", 0)) for side in ("width", "height"))
-        checked = scenario.image_size and wide and high and scenario.files["points"]
-        if checked and abs(width * high / (height * wide) - 1) >= 0.01:
-            what = f"the camera has {wide:g}x{high:g} pixels, the images have {width}x{height}"
-            remedy = "Stretched images: export them again with that aspect ratio. "
-            remedy += "Cropped ones: correct image_width, image_height and camera_fov in the file."
-            raise DataError(f"{path}: {what}. LiDAR points would fall on wrong pixels.\n{remedy}")
-        scenario.projection = projection_matrix(width, height, fov, camera, level)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError) as error:
-        wanted = "location and rotation need three numbers each, args.camera_fov one"
-        raise DataError(f"{path}: {wanted} ({type(error).__name__}: {error}).") from error
-    scenario.assumed_calibration = not {"camera_fov", "fov"} & options.keys()
+    first, *others = sorted(candidates, key=distance)
+    if others and math.isinf(distance(first)[0]) and distance(first) == distance(others[0]):
+        what = f"no pose tells which of {some((entry.name for entry in candidates), 3)} belongs to {partner}"
+        raise DataError(f"{first.parent}: {what}.\nKeep one, or end both names alike.")
+    return first

@@ -1,6 +1,7 @@
 """Recordings as people keep them: other rigs, archives of other tools, files that nobody asked for."""
 
 import json
+import re
 import shutil
 import tarfile
 import zipfile
@@ -42,6 +43,32 @@ def test_what_a_configuration_leaves_out_is_unknown(tmp_path, scenario, route):
     assert found.town == "Town10HD" and found.weather == (
         "WET_NOON" if isinstance(route, dict) else "unknown"
     )
+
+
+def test_configurations_that_contradict_each_other_are_an_error(tmp_path, scenario):
+    for name, kind in (("a", "STATIC"), ("b", "STATIC"), ("c", "NORMALITY")):
+        find_scenarios(tmp_path)
+        text = configuration("one", anomaly_config={"anomalytype": kind})
+        (tmp_path / f"scenario_config_map_{name}.json").write_text(text)
+    with pytest.raises(DataError, match=r"map_c.json: scenario one is .*STATIC.* and .*NORMALITY"):
+        find_scenarios(tmp_path)
+
+
+@pytest.mark.parametrize(("alive", "kind"), [("True", "STATIC"), ("False", "unknown")])
+def test_an_anomaly_that_never_lives_makes_no_anomalous_drive(tmp_path, scenario, alive, kind):
+    (scenario / "ANOMALY").mkdir(exist_ok=True)
+    for path in frame_files(scenario, "RGB-CAM"):
+        number = path.stem.rpartition("_")[2]
+        (scenario / "ANOMALY" / f"ANOMALY_{number}.csv").write_text(f"anomaly_is_alive ; {alive}\n")
+    assert find_scenarios(tmp_path)[0].kind == kind
+
+
+def test_drives_that_are_not_called_so_are_told(tmp_path, scenario, caplog):
+    shutil.copytree(scenario, tmp_path / "a/b/c/d/e/f/Scenario_deep")
+    assert len(find_scenarios(tmp_path)) == 2 and not caplog.text
+    scenario.rename(tmp_path / "scenario_one")
+    assert len(find_scenarios(tmp_path)) == 1
+    assert re.search(r"1 folder of sensors left out: .*Scenario_: .*/scenario_one", caplog.text)
 
 
 def test_a_configuration_in_an_archive_of_its_own_beside_what_a_mac_leaves(tmp_path, scenario):
@@ -127,6 +154,21 @@ def test_a_disk_that_is_full_is_no_damaged_archive(tmp_path, scenario, monkeypat
         find_scenarios(archive, cache_dir=tmp_path / "cache")
 
 
+def test_links_within_a_tar_are_files(tmp_path, scenario):
+    """As programs that save room leave equal files."""
+    first, second, third, last = frame_files(scenario, "SEMANTIC-CAM")
+    for path in (second, third, last):
+        path.unlink()
+    second.hardlink_to(first)
+    third.symlink_to(first.name)
+    last.symlink_to("/etc/hostname")
+    with tarfile.open(tmp_path / "one.tar.gz", "w:gz") as archive:
+        archive.add(scenario, scenario.name)
+    (found,) = find_scenarios(tmp_path / "one.tar.gz", cache_dir=tmp_path / "cache")
+    files = found.files["semantic_image"]
+    assert [path.read_bytes() == first.read_bytes() for path in files.values()] == [True] * 3
+
+
 def test_links_in_an_archive_are_left_out(tmp_path, scenario):
     archive = Path(shutil.make_archive(str(tmp_path / "one"), "zip", tmp_path, scenario.name))
     folder = frame_files(scenario, "RGB-CAM")[0].parent.relative_to(tmp_path)
@@ -189,6 +231,24 @@ def test_classes_seen_from_another_pose_are_no_truth(tmp_path, scenario, sensor,
     shutil.rmtree(next(scenario.glob(f"SEMANTIC-{'LIDAR' if 'CAM' in sensor else 'CAM'}*")))
     with pytest.raises(DataError, match=r"no semantic ground truth(.|\n)*in another pose not read"):
         load(tmp_path, tmp_path / "cache")
+
+
+def test_classes_of_another_camera_without_a_pose_are_no_truth(tmp_path, scenario):
+    for folder in filter(Path.is_dir, [*scenario.iterdir()]):
+        folder.rename(scenario / folder.name.partition("(")[0])
+    (scenario / "sensor_setup.json").unlink()
+    (scenario / "SEMANTIC-CAM").rename(scenario / "SEMANTIC-CAM_front")
+    (scenario / "RGB-CAM").rename(scenario / "RGB-CAM_front")
+    shutil.copytree(scenario / "RGB-CAM_front", scenario / "RGB-CAM_rear")
+    front, rear = (find_scenarios(tmp_path, camera=name)[0] for name in ("front", "rear"))
+    assert front.files["semantic_image"] and not rear.files["semantic_image"]
+    assert "semantic_image in all of 4 frames (4 in another pose not read)" in rear.missing()
+    shutil.copytree(scenario / "LIDAR", scenario / "LIDAR_left")
+    (scenario / "LIDAR").rename(scenario / "LIDAR_top")
+    with pytest.raises(DataError, match="no pose tells which of LIDAR_left, LIDAR_top belongs to RGB"):
+        find_scenarios(tmp_path, camera="rear")
+    (scenario / "LIDAR_top").rename(scenario / "LIDAR_rear")
+    assert find_scenarios(tmp_path, camera="rear")[0].folders["points"] == "LIDAR_rear"
 
 
 def test_a_pose_that_is_corrected_for_the_sensors_alone_keeps_their_classes(tmp_path, scenario):
@@ -268,10 +328,14 @@ def test_a_setup_that_is_no_json_object_is_an_error(tmp_path, scenario, text):
 def test_images_stretched_since_the_setup_was_written_are_an_error(tmp_path, scenario):
     for path in frame_files(scenario, "RGB-CAM"):
         Image.open(path).resize((64, 64)).save(path)
-    with pytest.raises(DataError, match="the camera has 96x64 pixels, the images have 64x64"):
-        find_scenarios(tmp_path)
-    setup = (scenario / "sensor_setup.json").read_text()  # cropped, and said
-    (scenario / "sensor_setup.json").write_text(setup.replace('"image_width": 96', '"image_width": 64'))
+    setup = (scenario / "sensor_setup.json").read_text()
+    carla = setup.replace("image_width", "image_size_x").replace("image_height", "image_size_y")
+    for text in (carla, setup):
+        (scenario / "sensor_setup.json").write_text(text)
+        with pytest.raises(DataError, match="the camera has 96x64 pixels, the images have 64x64"):
+            find_scenarios(tmp_path)
+    cropped = setup.replace('"image_width": 96', '"image_width": 64')  # and said
+    (scenario / "sensor_setup.json").write_text(cropped)
     assert find_scenarios(tmp_path)[0].image_size == (64, 64)
 
 
@@ -355,8 +419,8 @@ def test_an_entry_of_another_pose_than_the_folders_is_not_taken_for_it(tmp_path,
     folder.rename(turned)
     with pytest.raises(DataError, match=r"1 sensors of type RGB-CAM, 0 in the pose of RGB-CAM.*90\)_1"):
         find_scenarios(tmp_path)
-    turned.rename(scenario / "RGB-CAM(0.0, 0.0, 1.8001)(0, 0, 360)_1")
-    assert not find_scenarios(tmp_path)[0].missing()
+    turned.rename(scenario / "RGB-CAM(0.0, 0.0, 1.6)(0, 0, 360)_1")
+    assert find_scenarios(tmp_path)[0].files["image"]  # a height may have been corrected
 
 
 def test_drives_named_as_the_message_says_are_read(tmp_path, scenario):

@@ -181,6 +181,20 @@ def test_folders_of_sensors_may_be_written_otherwise(tmp_path):
     assert {k: sorted(v) for k, v in scenario.files.items()} == {k: sorted(v) for k, v in known.files.items()}
 
 
+def test_a_drive_that_is_named_as_a_block_of_frames_is_refused(tmp_path):
+    one_scenario(tmp_path).rename(tmp_path / "Scenario_2024-06-01T12:03-07")
+    with pytest.raises(DataError, match=r"12:03-07: a name that ends so means a block of frames.*\nRename"):
+        unlabelled_table(find_scenarios(tmp_path), "both")
+
+
+def test_a_folder_in_a_sensors_folder_is_named_where_it_is_missed(tmp_path):
+    folder = frame_files(one_scenario(tmp_path), "LIDAR")[0].parent
+    folder.rename(tmp_path / "data")
+    folder.mkdir()
+    (tmp_path / "data").rename(folder / "data")
+    assert "points in all of 4 frames (1 folder not read)" in find_scenarios(tmp_path)[0].missing()
+
+
 def test_what_is_not_read_is_named_where_it_is_missed(tmp_path):
     for path in frame_files(one_scenario(tmp_path), "LIDAR")[1:]:
         path.rename(path.with_suffix(".npz"))
@@ -611,16 +625,24 @@ def test_ids_that_anovox_lacks_are_told_once(tmp_path, caplog):
     assert caplog.text.count("class ids that AnoVox does not have count as normal: 200 (--anomaly_ids)") == 1
 
 
-def test_class_ids_of_cityscapes_are_suspected(tmp_path, caplog):
-    """Whose bicycles are 33, an anomaly in AnoVox, and whose road is 7."""
-    one_scenario(tmp_path)
+@pytest.mark.parametrize("sensor", ["image", "points"])
+def test_class_ids_of_cityscapes_are_suspected(tmp_path, caplog, sensor):
+    """Whose bicycles are 33, an anomaly in AnoVox, and whose road is 7. Scans count if there is no image."""
+    scenario = one_scenario(tmp_path)
+    if sensor == "points":
+        shutil.rmtree(semantic_files(scenario)[0].parent)
     scenarios = find_scenarios(tmp_path)
     find_palette(scenarios, (29, 33))
     assert not caplog.text
     theirs = np.arange(256, dtype=np.uint8)
-    theirs[[1, 2, 3, 9, 11, 14, 19]] = [7, 8, 11, 21, 23, 26, 33]
-    for path in semantic_files(tmp_path / "Scenario_one"):
-        Image.fromarray(theirs[np.array(Image.open(path))]).save(path)
+    theirs[[1, 2, 3, 9, 11, 14, 19, 24]] = [7, 8, 11, 21, 23, 26, 33, 7]
+    for path in scenarios[0].files[f"semantic_{sensor}"].values():
+        if sensor == "image":
+            Image.fromarray(theirs[np.array(Image.open(path))]).save(path)
+        else:
+            points = np.load(path)
+            points[:, 3] = theirs[points[:, 3].astype(int)]
+            np.save(path, points)
     find_palette(scenarios, (29, 33))
     assert "looked at shows a road (class 1) ahead: are its ids AnoVox's?" in caplog.text
 
