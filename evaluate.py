@@ -95,7 +95,7 @@ def main(args: argparse.Namespace) -> None:
     start_log(folder / "evaluate.log")
     LOG.info(f"{trained.path}: {script.SCRIPT}, epoch {trained.state['epoch']}, {split} split")
     LOG.info(judge.sentence)
-    part = data.with_task(split, "any") if trained.task["task"] == "stage2" else data.parts[split]
+    part = data.all_in_range(split) if trained.task["task"] == "stage2" else data.parts[split]
     rows = trained.evaluate(part)
     verdict, fields = script.report(folder, split, rows, data, trained.state)
     fields["metrics"] = {split: fields["metrics"]}

@@ -219,7 +219,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     natural = data.train.select(data.train.draw())
     train = natural.select(balance_classes(natural.labels, args.stage2_balance_strategy, args.seed))
     LOG.info(f"train after {args.stage2_balance_strategy}: {len(train)} pairs, {train.class_counts()}")
-    parts = {name: data.with_task(name, "any") for name in data.parts if name != "train"}
+    parts = {name: data.all_in_range(name) for name in data.parts if name != "train"}
     train_loader, loaders = run.loaders(train, parts, EVALUATION_BATCH)  # batches by __getitems__
 
     # Model

@@ -12,7 +12,7 @@ import torch
 import train_stage2
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.dataset import JRDBPairDataset
-from datasets.jrdb.load import names_of
+from datasets.jrdb.load import join_pairs, names_of
 from prediction.trained import open_trained
 from tests.jrdb_world import TYPES, write_world
 from tests.tiny_runs import (
@@ -95,7 +95,8 @@ def test_who_interacts_stays_the_answer_of_stage_1_bit_for_bit(stage1, tmp_path,
     assert not own or any(
         not torch.equal(together.state["model"][key], together.state["model"][f"stage1.{key}"]) for key in own
     )
-    part = together.script.build_datasets(together.args).with_task("test", "interaction")
+    data = together.script.build_datasets(together.args)
+    part = join_pairs("test", data.loaded["test"], data.rules)
     expected = alone.evaluate(part)
     found = together.evaluate(part)
     assert np.array_equal(found["who"], expected["logits"])

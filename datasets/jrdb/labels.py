@@ -110,8 +110,7 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
         types = dict.fromkeys(group_pairs(people), -1)
     if frames and not people and problems.count == before:
         problems.add("no person in any frame", "remove the file or restore its labels", f"{path}")
-    boxes = [person.box for person in people]
-    return build_sequence(path.stem, images, people, boxes, types, rules, counts, problems)
+    return build_sequence(path.stem, images, people, [p.box for p in people], types, rules, counts, problems)
 
 
 def build_sequence(
@@ -122,10 +121,9 @@ def build_sequence(
     rows. Bad boxes (see clean_boxes) are problems; with --skip_bad_boxes their people are left out."""
     clean, bad, corners = clean_boxes(boxes, images, counts)
     for row, what in ({} if rules.skip_bad_boxes else bad).items():
-        sizes = "use images of the annotated size (boxes without labels: --boxes_size H W), "
-        remedy = "correct the boxes (x, y, w, h; x, y: upper left corner) or pass --skip_bad_boxes"
-        where = f"{people[row].place}, box {str(people[row].box)[:80]}"
-        problems.add(what, sizes * ("outside" in what) + remedy, where)
+        sizes = "use images of the annotated size (boxes without labels: --boxes_size H W)"
+        remedy = f"correct the boxes (x, y, w, h; x, y: upper left corner), {sizes} or pass --skip_bad_boxes"
+        problems.add(what, remedy, f"{people[row].place}, box {str(people[row].box)[:80]}")
     if corners:
         remedy = "write x, y, w, h (without labels, also a CSV with columns frame,id,x1,y1,x2,y2)"
         problems.add("widths and heights that look like right and lower edges", remedy, people[0].place)
@@ -195,8 +193,7 @@ def read_people(
         problems.add("ids that do not say who is a person", remedy, f"{path}: {error}")
         return
     if others := sorted(found - kinds):
-        called = " or ".join(sorted(kinds))
-        problems.notes.append(f"records of {some(others)} are left out, not called {called}")
+        problems.notes.append(f"records of {some(others)} are left out, not {' or '.join(sorted(kinds))}")
     for frame, (key, records) in enumerate(frames.items()):
         people = {}
         for position, record in enumerate(records):
@@ -285,10 +282,9 @@ def group_pairs(people: list[Person]) -> Iterator[tuple[int, int]]:
     """Every two people (rows, lower first) of a frame who are in the same social group."""
     members = defaultdict(list)
     for row, person in enumerate(people):
-        members[person.frame, person.group].append(row)
-    for (_, group), rows in members.items():
-        if group >= 0:
-            yield from itertools.combinations(rows, 2)
+        if person.group >= 0:
+            members[person.frame, person.group].append(row)
+    return (pair for rows in members.values() for pair in itertools.combinations(rows, 2))
 
 
 def clean_boxes(

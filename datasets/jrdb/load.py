@@ -102,7 +102,7 @@ def join_pairs(
 def load_pixels(args: argparse.Namespace, data: "PairDatasets", judged_on_any: list[str]) -> None:
     """Set the crops of every part. The parts `judged_on_any` share those of their pairs of any kind, which
     stage 2 scores: the people of pairs with a type are among them."""
-    cut = data.parts | {name: data.with_task(name, "any") for name in judged_on_any}
+    cut = data.parts | {name: data.all_in_range(name) for name in judged_on_any}
     problems, cache = Problems(), {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
     for part in cut.values():
         find_problems(part, data.data_path, problems, decode=getattr(args, "check_data", False))
@@ -163,7 +163,7 @@ class PairDatasets(Parts):
     data_path: Path
     rules: PairRules
     loaded: dict[str, list[Sequence]] = field(repr=False)  # by split
-    others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # by with_task
+    others: dict[str, JRDBPairDataset] = field(default_factory=dict, repr=False)  # by all_in_range
 
     def log_lines(self) -> list[str]:
         return [
@@ -224,12 +224,11 @@ class PairDatasets(Parts):
         are in range only in one order of the two people (0 for a symmetric norm). Ratios over 0 are None."""
         return {"splits": {name: report_split(part, self.loaded[name]) for name, part in self.parts.items()}}
 
-    def with_task(self, part: str, task: str) -> JRDBPairDataset:
-        """The pairs of a split for another task, with the same features: stage 2 is judged on "any", which
-        has crops if the run uses them."""
-        if (part, task) not in self.others:
-            self.others[part, task] = join_pairs(part, self.loaded[part], self.rules, task)
-        return self.others[part, task]
+    def all_in_range(self, part: str) -> JRDBPairDataset:
+        """The pairs of a split for task "any", which stage 2 is judged on, with crops if a run uses them."""
+        if part not in self.others:
+            self.others[part] = join_pairs(part, self.loaded[part], self.rules, "any")
+        return self.others[part]
 
 
 def names_of(args: argparse.Namespace) -> dict[str, list[str]]:

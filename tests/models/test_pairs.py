@@ -87,7 +87,7 @@ def test_a_pair_is_judged_beside_all_others_of_its_frame_in_whatever_batch(tmp_p
         write_labels(tmp_path, name, crowd(frames=6), down)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": ["c"]}))
     sets = load(tmp_path, rescore=True)
-    val, every = sets.val, sets.with_task("val", "any")
+    val, every = sets.val, sets.all_in_range("val")
     assert len(every) > len(val), "no ambiguous pair: the test tests nothing"
     torch.manual_seed(0)
     model = PairClassifier(None, len(val.feature_names), rescore=True).eval()

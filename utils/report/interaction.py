@@ -97,7 +97,7 @@ def report_end_to_end(
     data: PairDatasets; rows: logits of both stages, `who` and `logits`, of every pair in range; state: the
     checkpoint. Writes a report, a confusion matrix and the toolkit's two files into `folder`, if given."""
     types, truncated = data.parts[split].class_names, state["args"]["max_batches"] > 0
-    part = data.with_task(split, "any")
+    part = data.all_in_range(split)
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
     pairs = every_pair(part, p_interaction, p_types)
     frequent, threshold = int(np.bincount(data.reference_pairs()[1]).argmax()), state["threshold"]

@@ -83,7 +83,7 @@ def test_a_perfect_scorer_finds_every_group_although_some_pairs_have_no_label(tm
     for down, name in enumerate(("a", "b")):
         write_labels(tmp_path, name, {f"{k:06d}.jpg": scene for k in (0, 15, 30)}, down)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
-    part = load(tmp_path).with_task("val", "any")
+    part = load(tmp_path).all_in_range("val")
     together = part.social_groups[part.left] == part.social_groups[part.right]
     state = {"stage1_threshold": 0.5}
     found, _ = report_groups(part, together.astype(float), state, part.sequences)
@@ -105,7 +105,7 @@ def test_people_without_a_group_count_alike_however_they_are_written(tmp_path, s
         for down, name in enumerate(("a", "b")):
             write_labels(tmp_path, name, labels, down)
         (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
-        part = load(tmp_path).with_task("val", "any")
+        part = load(tmp_path).all_in_range("val")
         found.append(report_groups(part, part.labels * 0.9, {"stage1_threshold": 0.5}, part.sequences)[0])
     assert found[0] == found[1]
     assert ("28 of 32 people are judged" in str(found)) and "G1" in str(found[2]["groups"])
@@ -125,7 +125,7 @@ def test_clusters_that_are_worse_than_everybody_alone_are_a_warning(tmp_path):
     for down, name in enumerate(("a", "b")):
         write_labels(tmp_path, name, {f"{k:06d}.jpg": scene for k in (0, 15, 30)}, down)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
-    part = load(tmp_path).with_task("val", "any")
+    part = load(tmp_path).all_in_range("val")
     state = {"stage1_threshold": 0.5}
     everybody, _ = report_groups(part, np.ones(len(part.left)), state, part.sequences)
     assert everybody["warnings"] == ["social groups: everybody alone is better than the clusters (task 3)"]
@@ -318,7 +318,7 @@ def test_a_batch_holds_each_person_once(folder):
 
 def test_with_rescoring_a_batch_goes_on_with_the_other_pairs_in_range_of_its_frames(folder):
     part = load(folder, rescore=True).train.select(np.array([20, 3, 21]))  # of three of six frames
-    batch, every = part.__getitems__([2, 0]), load(folder).with_task("train", "any")
+    batch, every = part.__getitems__([2, 0]), load(folder).all_in_range("train")
     persons = batch["persons"].numpy()
     found = list(zip(persons[batch["left"]].tolist(), persons[batch["right"]].tolist(), strict=True))
     assert found[:2] == list(zip(part.left[[2, 0]].tolist(), part.right[[2, 0]].tolist(), strict=True))
@@ -380,7 +380,7 @@ def test_the_people_that_stage_2_is_judged_on_are_cut_once(folder, tmp_path):
     flags = {"features": "crops", "image_size": (16, 8), "cache_dir": tmp_path / "cache"}
     sets = load(folder, task="type", **flags)
     for name in ("val", "test"):
-        part, every = sets.parts[name], sets.with_task(name, "any")
+        part, every = sets.parts[name], sets.all_in_range(name)
         assert len(part) < len(every) and part.crops is every.crops
         row = every.crop_rows[part.left[0]]
         assert row >= 0 and np.array_equal(part.__getitems__([0])["crops"][0], every.crops[row])

@@ -74,7 +74,7 @@ def test_the_index_is_what_json_gives(world, policy):
     first, second = world.read(policy), world.read(policy)
     assert_same(world.cold(policy), first)
     assert_same(first, second)
-    assert second[2].notes == ["records of p\u00e9destrian are left out, not called pedestrian"]
+    assert second[2].notes == ["records of p\u00e9destrian are left out, not pedestrian"]
     assert second[0].image_found.tolist() == [False, True, False, False]
     assert [line.split()[2] for line in world.lines] == ["building", "built", "3", "3"]
     assert world.lines[-1] == f"cache jrdb_index: 3 sequences read from {world.file()}"

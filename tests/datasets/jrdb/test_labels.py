@@ -135,7 +135,7 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     tell_counts([sequence], "labels", "")
     told = "labels: 2 missing partners, 1 duplicate ids, 1 other objects, 1 panoramas without an image"
     assert told in caplog.text
-    assert "s: records of car are left out, not called pedestrian" in caplog.text
+    assert "s: records of car are left out, not pedestrian" in caplog.text
     assert (
         "s: many interactions with nobody of the frame: are `pair` and the other's `label_id` wri"
         in caplog.text

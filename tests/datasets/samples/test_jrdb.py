@@ -12,6 +12,7 @@ from PIL import Image
 from datasets import cache
 from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
 from datasets.jrdb.labels import IMAGE_FOLDER
+from datasets.jrdb.load import join_pairs
 from datasets.samples import ensure_sample
 from datasets.samples import jrdb as sample
 from datasets.samples.jrdb.figure import Person, Seen, Sketch, draw_sketch, extent
@@ -144,7 +145,7 @@ def test_ratios_are_those_of_the_real_data(boxes):
     sets = load(boxes)
     total = near = positive = positive_near = 0
     for part in sets.loaded:
-        every = sets.with_task(part, "interaction")
+        every = join_pairs(part, sets.loaded[part], sets.rules)
         people = np.bincount(every.people_frames)
         total += int((people * (people - 1) // 2).sum())
         near += len(every)
