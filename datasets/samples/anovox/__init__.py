@@ -22,7 +22,7 @@ from datasets.samples.anovox.rays import GROUND, SKY, camera_rays, cast, lidar_r
 from datasets.samples.anovox.scenario import Event, Frame, Town
 from datasets.splits import PARTS
 
-VERSION = 5
+VERSION = 6
 # scenarios in train, val, test; frames; camera (height, width); LiDAR (rings, azimuths)
 SIZES = {
     "tiny": ((6, 3, 3), 4, (64, 96), (20, 180)),  # for tests
@@ -65,14 +65,15 @@ def _draw_plans(counts: tuple[int, int, int], frames: int, seed: int) -> list[di
     plans = []
     for part, count in zip(PARTS, counts, strict=True):
         towns = scenario.HELD_OUT_TOWNS if part == "test" else scenario.TRAIN_TOWNS
-        anomalous = round(ANOMALOUS * count)
+        anomalous, own = round(ANOMALOUS * count), []
         for is_anomalous, members in ((True, anomalous), (False, count - anomalous)):
             bounds = np.round(np.cumsum((0, *scenario.SHARES)) * (members * frames)).astype(int)
             kinds = rng.permutation(np.repeat(scenario.KINDS, np.diff(bounds))).reshape(members, frames)
             for k, row in enumerate(kinds.tolist()):
                 plan = {"part": part, "town": towns[k % len(towns)], "anomalous": is_anomalous}
-                plans.append(plan | {"kinds": row, "number": len(plans)})
-    return plans
+                own.append(plan | {"kinds": row})
+        plans += [own[k] for k in rng.permutation(len(own))]  # else order and times of files would tell
+    return [plan | {"number": number} for number, plan in enumerate(plans)]
 
 
 def _write_scenario(

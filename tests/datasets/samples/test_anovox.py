@@ -210,6 +210,22 @@ def test_no_pixel_and_no_patch_tells_the_label(tmp_path, monkeypatch):
             assert max(figures.values()) < 0.60, f"{side} x {side}, {name}: {figures}"
 
 
+def test_places_in_drives_and_lists_do_not_tell_the_label():
+    """Of a frame in its drive, and of a scenario in split.json, in configurations and by file times."""
+    from datasets.samples import anovox
+
+    places, ranks = [], []
+    for seed in range(20):
+        listed = [plan["anomalous"] for plan in anovox._draw_plans((60, 1, 1), 8, seed)[:60]]
+        places.append(roc_auc_score(listed, range(60)))
+        _, frames = plans.plan_scenario(Town(plans.TRAIN_TOWNS[0]), True, ["both"] * 8, [7, seed])
+        ranks.append([frame.anomalous for frame in frames])
+    assert abs(np.mean(places) - 0.5) < 0.05
+    ends = np.array([1, 0.5, 0, 0, 0, 0, 0.5, 1])
+    assert abs(roc_auc_score(np.ravel(ranks), np.tile(ends, 20)) - 0.5) < 0.1
+    assert 0.4 < np.mean(ranks) < 0.6 and np.any(ranks, axis=1).all()
+
+
 def test_test_hues_are_held_out():
     hues = {}
     for held_out in (False, True):
