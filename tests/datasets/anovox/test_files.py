@@ -26,8 +26,9 @@ TINY = {"image_size": (16, 24), "max_points": 16}
 
 @pytest.fixture
 def scenario(tmp_path) -> Path:
-    """The first scenario of the tiny sample, by itself in tmp_path."""
-    return Path(shutil.copytree(scenario_folders(tiny_sample())[0], tmp_path / "Scenario_one"))
+    """A scenario of the tiny sample that holds anomalies, by itself in tmp_path."""
+    folder = next(folder for folder in scenario_folders(tiny_sample()) if (folder / "ANOMALY").is_dir())
+    return Path(shutil.copytree(folder, tmp_path / "Scenario_one"))
 
 
 def configuration(identifier: str, **entry: object) -> str:
