@@ -11,8 +11,8 @@ The run determines the task; docs/columns.md explains all columns.
 JRDB (stage 1 or stage 2 run): one row per pair within the distance limit used in training; groups.csv with
 everybody's group; det_group.txt for JRDB-Act's toolkit. `type` is "none" below the threshold; above it, a
 stage 1 run says "interaction". Frame numbers (--frame_rate per second) tell how far back a pair's past lies.
-Ages: one row per image; subjects.csv has the mean per subject. A person's true age lies between `low` and
-`high` with 90% confidence. AnoVox: one row per frame.
+Ages: one row per image; subjects.csv has the mean per subject, of a run with --visit_column per visit. The
+true age lies between `low` and `high` with 90% confidence. AnoVox: one row per frame.
 Unreadable files are listed in skipped.csv; the rest is predicted, and the exit code is 3.
 """
 

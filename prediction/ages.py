@@ -1,4 +1,4 @@
-"""Predict ages from ultrasound images: one per image, the mean per subject, and a sheet of images."""
+"""Predict ages from ultrasound images: one per image, the mean per subject or visit, a sheet of images."""
 
 import argparse
 import re
@@ -27,8 +27,8 @@ SHEET = 24  # most images on the sheet
 
 
 def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
-    """Predict an age per image, and per subject the mean with its interval; `show` draws a sheet of images.
-    An image without a subject id counts as a person of its own."""
+    """Predict an age per image, and the mean with its interval per subject, or where the run had visits, per
+    visit; `show` draws a sheet of images. An image without a subject id counts as a person of its own."""
     options, sources, folder = trained.args, args.input, Path()
     if isinstance(sources, (str, Path)):
         place = Path(sources)
@@ -39,23 +39,26 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         if unread:
             LOG.warning(unread)
     ids = [identify(source, folder, options) for source in sources]
-    names = [name or str(k) for k, (name, _) in enumerate(ids)]
+    names = [name or str(k) for k, (name, *_) in enumerate(ids)]
     skipped: dict[int, str] = {}
     drawings: set[str] = set()
     parts = [open_images(sources, names, member.args, skipped, drawings) for member in trained.members]
     preds = [member.evaluate(part)["preds"] for member, part in zip(trained.members, parts, strict=True)]
     read = [k for k in range(len(sources)) if k not in skipped]
-    rows = pandas.DataFrame([(names[k], ids[k][1]) for k in read], columns=["file", "subject"], dtype=object)
+    found = [(names[k], *ids[k][1:]) for k in read]
+    rows = pandas.DataFrame(found, columns=["file", "subject", "visit"], dtype=object)
     rows["prediction"] = np.mean(preds, axis=0, dtype=float)[read]
     unknown = rows.subject == ""
-    person = [unknown, rows.subject.where(~unknown, rows.file)]
+    person = [unknown, rows.subject.where(~unknown, rows.file), rows.visit]
     bounds = []  # per run; the mean over several runs is centred on their mean, as wide as on average
     for member, own_preds in zip(trained.members, preds, strict=True):
         means = pandas.Series(own_preds[read].astype(float)).groupby(person).transform("mean")
         bounds.append(intervals(member.state.get("intervals"), means.to_numpy()))
     rows["low"], rows["high"] = np.mean(bounds, axis=0)
-    subjects = rows[~unknown].assign(images=1).groupby("subject", as_index=False)
+    subjects = rows[~unknown].assign(images=1).groupby(["subject", "visit"], as_index=False)
     subjects = subjects.agg({"images": "sum", "prediction": "mean", "low": "first", "high": "first"})
+    if not options.visit_column:
+        rows, subjects = rows.drop(columns="visit"), subjects.drop(columns="visit")
     trained.tell_known(subjects.subject)
     tables = {"predictions": rows.round(3), "subjects": subjects.round(3)}
     tables["skipped"] = skipped_table({"file": names}, skipped, sources)
@@ -85,7 +88,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
             texts = [f"{name}\n{age:.1f} {unit}" for name, age in zip(files, ages[shown], strict=True)]
             plot_pictures(pictures, texts, 6, output / "sheet.png")
         if read:
-            what = f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}"
+            what = f"{counted(len(read), 'images')}, {counted(subjects.subject.nunique(), 'subjects')}"
             found = f"{ages.mean():.1f} +- {ages.std(ddof=0):.1f} ({ages.min():.1f} to {ages.max():.1f})"
             LOG.info(f"{what}: predicted {found} {unit}; predictions.csv and subjects.csv in {output}")
 
@@ -120,12 +123,15 @@ def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[fl
         LOG.warning(f"{what}: they are clipped, and the predictions may mean nothing")
 
 
-def identify(source: Path | np.ndarray, folder: Path, options: argparse.Namespace) -> tuple[str, str]:
-    """(path below the folder, '' for an array; subject id by the run's pattern, '' if there is none)."""
+def identify(source: Path | np.ndarray, folder: Path, options: argparse.Namespace) -> tuple[str, str, str]:
+    """(path below the folder, '' for an array; subject and visit by the run's pattern, '' if it has none)."""
     if not isinstance(source, Path):
-        return "", ""
+        return "", "", ""
     folder = folder if source.is_relative_to(folder) else source.parent
     by_row = options.file_column and options.id_pattern == ID_PATTERN  # so folders did not name subjects
     place = source.parent if by_row else folder
-    subject = find_key(source, place, re.compile(options.id_pattern), options.numeric_ids, visits=False)
-    return source.relative_to(folder).as_posix(), subject or ""
+    how = source, place, re.compile(options.id_pattern), options.numeric_ids
+    subject, visit = find_key(*how, visits=False) or "", ""
+    if options.visit_column:
+        visit = (find_key(*how, visits=True) or "").removeprefix(f"{subject} visit ")
+    return source.relative_to(folder).as_posix(), subject, visit

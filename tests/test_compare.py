@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 from scipy.stats import t
@@ -25,7 +26,7 @@ from utils.watch.comparison import (
     mean_over_runs,
     paired_differences,
 )
-from utils.watch.predictions import read_predictions
+from utils.watch.predictions import measure, read_predictions
 from utils.watch.run_view import read_run
 
 SCRIPTS = {
@@ -464,3 +465,10 @@ def test_a_run_without_an_epoch_is_shown_without_a_picture(tmp_path, capsys):
     (run / "history.json").write_text(json.dumps([]))
     out = compare(tmp_path, run.name)
     assert not list(out.glob("*.png")) and " starting | " in capsys.readouterr().out
+
+
+def test_each_age_of_a_person_counts_as_in_reports():
+    """Two people, each at two ages with opposite errors."""
+    rows = {"group": [*"AAABB"], "label": [10.0, 10, 30, 12, 32], "score": [13.0, 15, 26, 16, 28], "pred": 0}
+    found = measure(pandas.DataFrame(rows), "age")
+    assert [float(values[0]) for _, values in found.values()] == [4.0, 4.0] and found["subject_mae"][0].n == 2

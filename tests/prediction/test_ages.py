@@ -37,11 +37,14 @@ def run(checkpoint, images, output, *more) -> tuple[pandas.DataFrame, pandas.Dat
 
 def test_a_folder_is_no_subject_where_the_table_named_files():
     folder, options = Path("us"), data_arguments(file_column="File")
-    assert identify(folder / "TA/scan7.png", folder, options) == ("TA/scan7.png", "")
-    assert identify(folder / "TA/anon_7_1.png", folder, options) == ("TA/anon_7_1.png", "7")
-    assert identify(folder / "P7/scan.png", folder, data_arguments()) == ("P7/scan.png", "P7")
+    assert identify(folder / "TA/scan7.png", folder, options) == ("TA/scan7.png", "", "")
+    assert identify(folder / "TA/anon_7_1.png", folder, options) == ("TA/anon_7_1.png", "7", "")
+    assert identify(folder / "P7/scan.png", folder, data_arguments()) == ("P7/scan.png", "P7", "")
     options = data_arguments(file_column="File", id_pattern="^([^/]+)/")
-    assert identify(folder / "P7/scan.png", folder, options) == ("P7/scan.png", "P7")
+    assert identify(folder / "P7/scan.png", folder, options) == ("P7/scan.png", "P7", "")
+    options = data_arguments(visit_column="Visit")
+    assert identify(folder / "P7/02/scan.png", folder, options) == ("P7/02/scan.png", "P7", "2")
+    assert identify(folder / "P7/scan.png", folder, options) == ("P7/scan.png", "P7", "")
 
 
 @pytest.mark.figures
@@ -61,6 +64,19 @@ def test_ages_are_those_of_the_evaluation(outspoken, tmp_path):
     assert per_subject.to_numpy() == pytest.approx(truth["subject_prediction"].to_numpy(), abs=2e-3)
     assert people["images"].sum() == len(rows)
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+def test_visits_of_a_person_are_predicted_one_by_one(outspoken, tmp_path):
+    state = load_checkpoint(outspoken / "best_model.pth")
+    state["args"] |= {"visit_column": "Visit", "id_pattern": "^([^_]+)_([^_]+)_"}
+    save_checkpoint(tmp_path / "m.pth", state)
+    (tmp_path / "us").mkdir()
+    for name, path in zip(("7_1_a", "7_1_b", "7_2_a", "x"), tiny_runs.ultrasound().iterdir(), strict=False):
+        shutil.copy(path, tmp_path / f"us/{name}.png")
+    rows, visits = run(tmp_path / "m.pth", tmp_path / "us", tmp_path / "out")
+    means = rows.groupby(["subject", "visit"]).prediction.mean()
+    assert visits[["subject", "visit", "images"]].to_numpy().tolist() == [["7", 1, 2], ["7", 2, 1]]
+    assert visits.prediction.to_numpy() == pytest.approx(means.loc["7"].to_numpy(), abs=2e-3)
 
 
 @pytest.mark.figures

@@ -5,7 +5,7 @@ cohort, so reports show the error of the mean and median predictors and the skil
 
 Every predicted age gets an interval, and can be corrected for the regression towards the mean:
 
-    fitted = fit_intervals(val_rows)                     # by person: the mean over the images
+    fitted = fit_intervals(val_rows)                     # by subject: the mean over the images
     low, high = intervals(fitted, preds)                 # contain the true age of about 90% of new people
     corrected = correct_bias(fitted, preds)
 
@@ -53,10 +53,12 @@ def regression_metrics(targets: np.ndarray, preds: np.ndarray) -> dict[str, floa
 def subject_means(
     subject_ids: np.ndarray, targets: np.ndarray, preds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(subject ids, targets, preds) with one entry per subject: the mean over its images."""
-    names, number, counts = np.unique(subject_ids, return_inverse=True, return_counts=True)
-    means = [np.bincount(number, np.asarray(values, float)) / counts for values in (targets, preds)]
-    return names, *means
+    """(subject ids, targets, preds) with one entry per subject, or per age of a subject that was seen at
+    several: preds are the mean over its images. Over different ages a mean would hide opposite errors."""
+    (names, person), (ages, age) = (np.unique(v, return_inverse=True) for v in (subject_ids, targets))
+    entries, number, counts = np.unique(person * len(ages) + age, return_inverse=True, return_counts=True)
+    means = np.bincount(number, np.asarray(preds, float)) / counts
+    return names[entries // len(ages)], ages[entries % len(ages)].astype(float), means
 
 
 def age_bands(targets: np.ndarray) -> tuple[np.ndarray, float]:
@@ -88,16 +90,21 @@ def fit_intervals(rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Plain values for a checkpoint: level, people, reach, line and bias.
 
     rows: subject_ids, ages and preds of the val images. reach: None with fewer than 1 / (1 - LEVEL) - 1
-    people, 9 for 90%. line: [offset, slope, least, greatest] of the usual error. bias: [offset, slope] of the
-    prediction on the age, None if the slope is undefined or below LEAST_SLOPE."""
-    _, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
-    errors, count = np.abs(preds - ages), len(ages)
+    people, 9 for 90%; the ages of a person share its weight (Lee et al. 2023, arXiv:2306.06342). line:
+    [offset, slope, least, greatest] of the usual error. bias: [offset, slope] of the prediction on the age,
+    None if the slope is undefined or below LEAST_SLOPE."""
+    names, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
+    _, person, times = np.unique(names, return_inverse=True, return_counts=True)
+    errors, count = np.abs(preds - ages), len(times)
     rank = math.ceil(round((count + 1) * LEVEL, 6))
     fitted: dict[str, Any] = {"level": LEVEL, "people": count, "reach": None, "line": None, "bias": None}
     if rank <= count and errors.max() > 0:
-        others = [np.arange(count) != k for k in range(count)]
-        usual = [usual_error(fit_line(errors[o], preds[o]), preds[~o])[0] for o in others]
-        fitted["reach"] = float(np.sort(errors / usual)[rank - 1])
+        others = [person != k for k in range(count)]
+        usual = [usual_error(fit_line(errors[o], preds[o]), preds[~o]) for o in others]
+        scores = errors / np.concatenate(usual)  # entries are sorted by person
+        order = np.argsort(scores)
+        weight = np.cumsum(1 / times[person[order]])
+        fitted["reach"] = float(scores[order][np.searchsorted(weight, rank - 1e-6)])
         fitted["line"] = fit_line(errors, preds)
     if count > 2 and np.ptp(ages) > 0:
         slope, offset = np.polyfit(ages, preds, 1).tolist()

@@ -20,6 +20,7 @@ from utils.report.results import figure_title, interval_lines, table
 from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values
 
+ENTRY = "mean over their images of one age"
 LEAST_SKILL = 0.01  # LEARNED with less gets a warning: nearly constant predictions can beat a constant too
 HEADINGS = {"bmi": "body mass index (kg/m2)"}
 NOTES = """Figures are not corrected for the regression towards the mean unless they say so. MAE, R2 and r \
@@ -41,7 +42,7 @@ def report_age(
 
     build_model: the script's; explain: of models/age.py, for mistakes.png; rows: ages, preds and subject_ids
     (N,), one per image; data: the AgeDatasets; state: the checkpoint. The verdict compares the error per
-    subject (mean over its images) with the better of train mean and median, leaving out subjects.
+    subject (`subject_means`) with the better of train mean and median, leaving out subjects.
     p_label in suspects.csv: the probability of an error at least this large if errors were normal (sd from
     their median absolute deviation). Returns the verdict and {metrics, baselines, confidence, warnings,
     sections}, the last for evaluation_report.txt."""
@@ -71,7 +72,7 @@ def report_age(
     counted = ["subjects", "mae", "low", "high", "baseline_mae", "bias", "sd"]
     counted += ["coverage"] if "coverage" in metrics else []
     sections = {
-        f"per subject: {len(people)} subjects, mean over their images, {unit}": table(per_subject, columns),
+        f"per subject: {people.subject.nunique()} subjects, {ENTRY}, {unit}": table(per_subject, columns),
         f"per image: {len(images)} images, {unit}": table({"model": metrics, **baselines}, columns),
         "95% intervals of the model, jackknife over subjects": interval_lines(confidence),
         f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",
@@ -96,22 +97,22 @@ def report_age(
 def tabulate(
     part: Any, rows: Mapping[str, np.ndarray], fitted: Mapping[str, Any] | None
 ) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    """(a row per image, with the columns of SPLIT_predictions.csv; a row per subject: age and prediction, the
-    means over its images, and the interval of the age, low and high)."""
+    """(a row per image, with the columns of SPLIT_predictions.csv; a row per age of a subject: the mean
+    prediction of its images, and the interval of the age, low and high)."""
     ages, preds = rows["ages"].astype(float), rows["preds"].astype(float)
     found = {"file": part.files, "subject": np.array(part.subjects)[rows["subject_ids"]], "age": ages}
     images = pandas.DataFrame(found | {"prediction": preds, "error": preds - ages})
     people = means_of(images)
     people["low"], people["high"] = intervals(fitted, people.prediction)
-    own = people.drop(columns="age").rename(columns={"prediction": "subject_prediction"})
-    return images.join(own, "subject").assign(**part.groups), people
+    own = people.rename(columns={"prediction": "subject_prediction"})
+    return images.merge(own, "left").assign(**part.groups), people
 
 
 def judge_ages(
     images: pandas.DataFrame, people: pandas.DataFrame, split: str, data: Any, state: Mapping[str, Any]
 ) -> tuple[Verdict, str, dict[str, dict[str, Any]]]:
     """(the verdict, the better of the constant predictions, {metrics, baselines, confidence})."""
-    ages, preds, low, high = people.to_numpy().T
+    ages, preds, low, high = people[["age", "prediction", "low", "high"]].to_numpy().T
     fitted, truncated = state.get("intervals"), state["args"]["max_batches"] > 0
     metrics, baselines = measure_both((images.age, images.prediction), (ages, preds)), {}
     constants = regression.trivial_predictions(data.references()["train_labels"])
@@ -120,13 +121,13 @@ def judge_ages(
     best = min(baselines, key=lambda name: baselines[name]["subject_mae"])
     constant = constants[best]
     metrics["skill"] = 1 - metrics["subject_mae"] / baselines[best]["subject_mae"]
-    band, width = regression.age_bands(ages)
-    bands = pandas.Series([f"{k * width:g} to {(k + 1) * width:g}" for k in band], people.index)
-    labels = {"age": bands[images.subject], **data.parts[split].groups}
+    band, width = regression.age_bands(images.age)
+    bands = [f"{k * width:g} to {(k + 1) * width:g}" for k in band]
+    labels = {"age": bands, **data.parts[split].groups}
     metrics["by"] = {name: break_down(images, label, constant) for name, label in labels.items()}
 
-    # One row per subject: more images of each cannot narrow the interval.
-    by_subject, by_image = GroupJackknife(people.index), GroupJackknife(images.subject)
+    # Whole subjects are left out: more images or ages of each cannot narrow the interval.
+    by_subject, by_image = GroupJackknife(people.subject), GroupJackknife(images.subject)
     subject_mae = by_subject.means(np.abs(preds - ages))
     floor_mae = by_subject.means(np.abs(constant - ages))
     how = {"unit": "subjects", "higher_is_better": False, "truncated": truncated}
@@ -157,9 +158,9 @@ def row_per_subject(measured: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def means_of(images: pandas.DataFrame) -> pandas.DataFrame:
-    """age and prediction of each subject (the index), the means over its images."""
-    names, ages, preds = subject_means(images.subject, images.age, images.prediction)
-    return pandas.DataFrame({"age": ages, "prediction": preds}, names)
+    """subject, age and mean prediction of the images of each subject at each age."""
+    means = subject_means(images.subject, images.age, images.prediction)
+    return pandas.DataFrame(dict(zip(("subject", "age", "prediction"), means, strict=True)))
 
 
 def break_down(images: pandas.DataFrame, labels: Sequence[str], constant: float) -> dict[str, dict[str, Any]]:
@@ -168,13 +169,14 @@ def break_down(images: pandas.DataFrame, labels: Sequence[str], constant: float)
     found, labels = {}, np.array(labels)
     for label in sorted(set(labels.tolist()) - {""}, key=by_number):
         mine = images[labels == label]
-        people = means_of(mine).join(mine.drop_duplicates("subject").set_index("subject")[["low", "high"]])
-        errors, jackknife = (people.prediction - people.age).to_numpy(), GroupJackknife(people.index)
-        bounds = jackknife.intervals(mae=jackknife.means(np.abs(errors))) if len(people) > 2 else {}
+        bounds = mine.drop_duplicates(["subject", "age"])[["subject", "age", "low", "high"]]
+        people = means_of(mine).merge(bounds)
+        errors, jackknife = (people.prediction - people.age).to_numpy(), GroupJackknife(people.subject)
+        bounds = jackknife.intervals(mae=jackknife.means(np.abs(errors))) if jackknife.total > 2 else {}
         low, high = bounds.get("mae", (None, None))
         covered = people.age.between(people.low, people.high).mean()
         found[label] = {
-            "subjects": len(people), "mae": float(np.abs(errors).mean()), "low": low, "high": high,
+            "subjects": jackknife.total, "mae": float(np.abs(errors).mean()), "low": low, "high": high,
             "baseline_mae": float(np.abs(constant - people.age).mean()), "bias": float(errors.mean()),
             "sd": float(errors.std(ddof=1)) if len(people) > 1 else None,
             "coverage": None if images.low.isna().any() else float(covered),

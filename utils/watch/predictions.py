@@ -90,11 +90,11 @@ def measure(rows: "DataFrame", task: str) -> dict[str, tuple[GroupJackknife, np.
     """{metric: (jackknife, its rows)} as in reports, from the rows of `read_predictions`."""
     labels, preds, groups = (rows[name].to_numpy() for name in ("label", "pred", "group"))
     if task == "age":
-        images, people = GroupJackknife(groups), GroupJackknife(np.unique(groups))
         errors = rows.score - rows.label
-        by_subject = errors.groupby(groups).mean().abs().to_numpy()
+        by_subject = errors.groupby([groups, rows.label]).mean().abs()  # one per age of a subject
+        images, people = GroupJackknife(groups), GroupJackknife(by_subject.index.get_level_values(0))
         return {
-            "subject_mae": (people, people.means(by_subject)),
+            "subject_mae": (people, people.means(by_subject.to_numpy())),
             "mae": (images, images.means(errors.abs().to_numpy())),
         }
     frames = rows.frame.to_numpy()
@@ -166,7 +166,7 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
         measured["skill"] = by, 1 - divide(judged, trivial[best])
     reason = verdict.reason
     if "inside" in table and table.inside.notna().all():
-        share = table.groupby("group").inside.mean().mean()
+        share = table.groupby(["group", "label"]).inside.mean().mean()
         reason += f"; {share:.1%} of {table.group.nunique()} {task['groups']} lie in their interval"
     confidence = [jackknife.intervals(**{key: rows}) for key, (jackknife, rows) in measured.items()]
     results = {

@@ -34,6 +34,21 @@ def test_ninety_percent_of_exchangeable_people_are_inside(people):
     assert np.mean(old) > 1.3 * np.mean(young)  # where errors grow with age, so do the intervals
 
 
+def test_ages_of_one_person_share_its_weight():
+    """Every other person was seen young and old; the interval around each age holds it in 90% of them."""
+    rng, coverage = np.random.default_rng(5), []
+    for _ in range(200):
+        rows = draw(39, rng, images=1)
+        later = {key: values[::2] + 20.0 * (key != "subject_ids") for key, values in rows.items()}
+        both = {key: np.concatenate([values, later[key]]) for key, values in rows.items()}
+        fitted = fit_intervals(both)
+        assert fitted["people"] == 39
+        low, high = intervals(fitted, (new := draw(100, rng, images=1))["preds"])
+        coverage.append(((low <= new["ages"]) & (new["ages"] <= high)).mean())
+    assert 0.88 < np.mean(coverage) < 0.94
+    assert fit_intervals({key: values[:8] for key, values in both.items()})["reach"] is None
+
+
 def test_images_do_not_count_as_people():
     rows = draw(12, np.random.default_rng(0), images=1)
     thrice = {key: np.repeat(values, 3) for key, values in rows.items()}

@@ -62,6 +62,24 @@ def test_subject_means_by_hand():
     assert found["subject_r2"] == pytest.approx(1 - 26 / 50)  # so that it can be declared in utils/tasks.py
 
 
+def test_each_age_of_a_person_is_judged_and_people_are_left_out(tmp_path):
+    """Seen young and old: a model that answers the mean age of the two has learned nothing."""
+    people = np.repeat(np.arange(8), 4)  # two images at each of two ages
+    ages = people + np.tile([10.0, 10, 30, 30], 8)
+    rows = {"subject_ids": people, "ages": ages, "preds": people + 20 + np.tile([-1.0, 1], 16)}
+    assert measure(rows, torch.nn.L1Loss(reduction="none"))["subject_mae"] == 10.0
+    verdict, found = make_report(tmp_path, rows, np.array([23.5]))
+    assert not verdict.learned and found["metrics"]["subject_mae"] == 10.0
+    again = {key: np.concatenate([values, values + 1e-4]) for key, values in rows.items()}
+    again["subject_ids"] = np.tile(people, 2)
+    wide, narrow = (make_report(tmp_path, r, np.array([0.0]))[1]["confidence"] for r in (rows, again))
+    assert narrow["skill"] == pytest.approx(wide["skill"], abs=1e-3)  # more ages of the same people
+    by = found["metrics"]["by"]["age"]
+    assert sum(row["subjects"] for row in by.values()) == 16 and {row["mae"] for row in by.values()} == {10.0}
+    table = pandas.read_csv(tmp_path / "test_predictions.csv").groupby(["subject", "age"])
+    assert (table.prediction.mean() == table.subject_prediction.first()).all()
+
+
 def test_bands_are_decades_for_years_and_finer_for_weeks():
     band, width = age_bands(np.array([4.0, 8.0, 25.0, 81.0]))
     assert (band.tolist(), width) == ([0, 0, 2, 8], 10)
