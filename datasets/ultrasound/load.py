@@ -24,7 +24,8 @@ in their headers (PatientID, PatientAge).
 
     find_sources                  here        find the folders of images and the table of each
     find_sheet                    sheets.py   read a table file: the cells below its column names
-    read_rows                     table.py    read the ids and ages in its rows (cells.py: a single cell)
+    read_rows                     table.py    read the ids and ages in its rows (cells.py: a single cell,
+                                              doubts.py: what may be wrong with all of them)
     match_images                  files.py    find the image files and the row of each
     split_subjects                here        assign the subjects to train, val and test
     decode_images, judge_pixels   dataset.py  decode the images into the cache, and check their pixels
@@ -34,8 +35,9 @@ augmentation.py works on batches, flags.py holds the flags, problems.py collects
 
 import argparse
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,21 +165,9 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
     images = select_ages(found, problems, args)
     outside = found.subject.nunique() - images.subject.nunique()
     # From here on `images.index` is an image's row in `decoded`: filtering and splitting do not change it.
-    try:
-        split, split_source = ({}, "chosen") if choose else split_subjects(sources, images, args)
-    except DataError:
-        problems.refuse(images)  # --check_data has not reported these yet; they may be the cause
-        raise
-    read, before, hashes, intensity_range = images, problems, {}, None
-    for _ in range(5):  # the train subjects set the grey range, but exclusions may lead to another split
-        read, decoded, limits = decode_images(read, split.get("train", ()), args)
-        if limits == intensity_range:
-            break
-        intensity_range, problems = limits, copy.deepcopy(before)
-        images = judge_pixels(read, decoded, problems)
-        if choose or len(images) == len(read):
-            break
-        split, split_source = split_subjects(sources, images, args)
+    divide = (lambda images: ({}, "chosen")) if choose else partial(split_subjects, sources, args=args)
+    images, problems, decoded, intensity_range, (split, split_source) = settle(images, problems, divide, args)
+    hashes = {}
     for subject, own in images.groupby("subject"):
         pictures = sorted(own.hash)
         hashes[subject] = [fingerprint([sorted(set(own.age)), pictures]), *pictures]
@@ -215,6 +205,32 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
         any((place / "SYNTHETIC.json").is_file() for place in (home, home.parent)),
         fingerprint(contents), sources, args, intensity_range, report,
     )  # fmt: skip
+
+
+def settle(
+    images: pd.DataFrame, problems: AgeProblems, divide: Callable, args: argparse.Namespace
+) -> tuple[pd.DataFrame, AgeProblems, np.ndarray, list[float], tuple[splits.Split, str]]:
+    """(images left, problems, all images decoded, their grey range, the split and its source of `divide`).
+
+    The train subjects set the range, and images left out as unreadable or alike may change the split."""
+    try:
+        split = divide(images)
+    except DataError:
+        problems.refuse(images)  # --check_data has not reported these yet; they may be the cause
+        raise
+    read, before, grey = images, problems, None
+    for _ in range(5):
+        read, decoded, limits = decode_images(read, split[0].get("train", ()), args)
+        if limits == grey:
+            break
+        grey, problems = limits, copy.deepcopy(before)
+        images = judge_pixels(read, decoded, problems)
+        if len(images) == len(read):
+            break
+        split = divide(images)
+    else:
+        LOG.warning(f"the grey range {grey} is of other train subjects; --intensity_range decides it for all")
+    return images, problems, decoded, grey, split
 
 
 def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
