@@ -95,7 +95,9 @@ def _read_units(path: Path) -> dict[str, str]:
     file = path.with_suffix(".json")
     about = read_json(file) if path.suffix == ".tsv" and file.is_file() else {}
     columns = about.items() if isinstance(about, dict) else ()
-    return {name: str(of["Units"]) for name, of in columns if isinstance(of, dict) and "Units" in of}
+    found = {name: of for name, of in columns if isinstance(of, dict)}
+    said = {name: re.findall(r"\bin \w+", str(of.get("Description"))) for name, of in found.items()}
+    return {name: str(of.get("Units") or " ".join(said[name])) for name, of in found.items()}
 
 
 def one_line(cell: object) -> str:
@@ -151,7 +153,7 @@ def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
         notes.append(f"{path.name}: read as {encoding}")
     named = re.match(r"sep=(.)\r?\n", text)  # Excel's line for the delimiter
     text = text[named.end() - 1 :] if named else text  # it stays as a blank row, so that row numbers fit
-    lines = [line for line in re.sub('"[^"]*"', "", text).splitlines()[:50] if line.strip()]
+    lines = re.sub('"[^"]*"', "", text).splitlines()[:50]
     # The delimiter is the mark that most lines have equally often; if there is none, a blank.
     counts = {mark: Counter(line.count(mark) for line in lines if mark in line) for mark in ";\t,|"}
     delimiter = max(counts, key=lambda mark: max(counts[mark].values(), default=0))
@@ -185,7 +187,7 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
         raise DataError(f"{path}: not a table: the file is not text\nName another one with --excel_path.")
     for encoding in fitting:
         with contextlib.suppress(UnicodeDecodeError):
-            return content.decode(encoding), encoding.removesuffix("-sig")
+            return content.decode(encoding).lstrip("\ufeff"), encoding.removesuffix("-sig")
     raise DataError(f"{path}: its encoding is not UTF-8 and cannot be guessed\nOpen it, and {SAVE_AS}.")
 
 
@@ -210,7 +212,7 @@ def _read_workbook(
         if wanted is not None and wanted not in names:
             raise DataError(f"{path}: no sheet {wanted!r}; there are {some(names)}\nName one with --sheet.")
         known = {name: book.book[name] for name in names if engine == "openpyxl"}
-        members = _read_members(content, known)
+        members = _read_members(content, known) if known else {}
         sizes = {name: (sheet.max_row or 0, sheet.max_column or 0) for name, sheet in known.items()}
         hidden = {name for name, sheet in known.items() if sheet.sheet_state != "visible"}
         heads = {name: read_head(name) for name in ([wanted] if wanted else names)}
@@ -320,9 +322,9 @@ def _find_header(
 
 
 def _cohorts(row: pd.Series) -> dict[str, int]:
-    """{cohort: its first column} for the cohorts that a row names."""
-    named = {one_line(cell).casefold(): k for k, cell in enumerate(row)}
-    return {name: k for name, k in named.items() if name in COHORTS}
+    """{cohort: its first column} for the cohorts that a row names, unless it begins with another word."""
+    named = {one_line(cell).casefold(): k for k, cell in enumerate(row) if cell is not None}
+    return {name: k for name, k in named.items() if name in COHORTS and next(iter(named)) in COHORTS}
 
 
 def _cut_cohort(cells: pd.DataFrame, header: int, cohort: str, where: str) -> tuple[pd.DataFrame, str]:
