@@ -10,7 +10,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from datasets.ultrasound.flags import PER_YEAR, named_unit
-from utils.run.errors import CommandError, DataError
 
 # Higher ages are typing errors. In any other unit only negative ages are refused.
 OLDEST = {unit: 120 * per_year for unit, per_year in PER_YEAR.items()}
@@ -35,7 +34,7 @@ def find_spelling(texts: Sequence[str], unit: str) -> dict[str, bool]:
         groups = all(re.fullmatch(rf"[1-9]\d{{0,2}}\{mark}\d{{3}}", text) for text in numbers)
         too_old = any(float(text.replace(mark, "")) > OLDEST.get(unit, math.inf) for text in numbers)
         decimals[mark] = bool(numbers) and (too_old or not groups)
-    points = any("." in text for text in texts)
+    points = any(re.search(r"(?<![\d.])\d+\.\d+(?![\d.])", text) for text in texts)  # n.a. has none
     thousands = points and not decimals["."] and unit in OLDEST
     return {"commas": decimals[","] and not points, "thousands": thousands, "sexes": sexes}
 
@@ -96,32 +95,6 @@ def _with_unit(text: str, unit: str) -> float | None:
     return sum(number * PER_YEAR[unit] / PER_YEAR[word] for number, word in named)
 
 
-def check_unit(name: str, unit: str, where: str) -> None:
-    """Raise CommandError if the name of the age column has another unit than --target_unit at its end, in
-    brackets or in the plural: Age (months), ageMonths, Alter.Monate, age_days_corrected; "at 12 months" is
-    none."""
-    text = re.sub(r"([a-z])([A-Z][a-z])", r"\1 \2", unicodedata.normalize("NFKC", name))
-    words = r"[(\[]([^\W\d_]+)[)\]]|([^\W\d_]+)[\W_]*$|([^\W\d_]{3,}[sne])(?![^\W_])"
-    found = [match for match in re.finditer(words, text) if not re.search(r"\d\W*$", text[: match.start()])]
-    units = [*filter(None, (named_unit("".join(filter(None, match.groups()))) for match in found))]
-    if units and unit in OLDEST and unit not in units:
-        named = units[0]
-        remedy = f"Pass --target_unit {named}, convert the column (for a trained run), or rename it if wrong."
-        raise CommandError(f"{where}: {name!r} names {named}, but --target_unit is {unit}\n{remedy}")
-
-
-def check_decimals(name: str, cells: Sequence[object], where: str) -> None:
-    """Raise DataError if the digits behind the points may be a smaller unit, as in GA (weeks.days)."""
-    pairs = re.findall(r"([^\W\d_]+)\s*[.,:;+/]\s*([^\W\d_]+)", name)
-    units = next(([*map(named_unit, pair)] for pair in pairs if all(map(named_unit, pair))), None)
-    numbers = [re.fullmatch(r"(\d+)[.,](\d+)", str(cell).strip()) for cell in cells]
-    digits = [number.groups() for number in numbers if number and int(number[2])]
-    if units and digits and all(len(end) < 3 for _, end in digits):
-        whole, end = digits[0]
-        what = f"{name!r} names two units: {whole}.{end} may be {whole} {units[0]} and {end} {units[1]}"
-        raise DataError(f"{where}: {what}\nWrite {whole}{units[0][0]} {end}{units[1][0]}, or name one unit.")
-
-
 def subject_id(cell: object, numeric: bool = False) -> str:
     """The id in a cell or file name, as text: 12, 12.0 and '12.0' become '12'; with `numeric` '001' becomes
     '1'. Raises ValueError."""
@@ -130,6 +103,9 @@ def subject_id(cell: object, numeric: bool = False) -> str:
     whole = isinstance(cell, int | str) or (isinstance(cell, float) and cell.is_integer())
     if isinstance(cell, bool) or not whole:
         raise ValueError("not an id: neither text nor a whole number")
+    rounded = not isinstance(cell, str) and abs(cell) >= 1e15  # more digits than a spreadsheet program keeps
+    if rounded or re.fullmatch(r"\d+([.,]\d+)?E\+\d+", str(cell).strip()):
+        raise ValueError("a spreadsheet program has rounded the id: take the original, as text")
     if isinstance(cell, str) and cell.startswith("="):
         raise ValueError(FORMULA)
     text = unicodedata.normalize("NFKC", cell.strip()) if isinstance(cell, str) else str(int(cell))

@@ -101,7 +101,6 @@ def match_images(
     problems.images += len(paths)
     if unread:
         problems.notes.append(unread)
-    if "in subfolders" in unread:
         problems.advice["rows_without_image"] = unread
     for path in [path for path in paths if not path.exists()]:
         problems.add("unreadable_images", path.name, f"a link to {os.readlink(path)}, which is missing")

@@ -31,11 +31,17 @@ PROBLEMS = {
     "unreadable_images": "image files that cannot be read",
     "duplicate_images": "images found under more than one subject",
 }
+# Common names of the required columns; proposed when the table lacks the name that the flag gives.
+USUAL = {
+    "id": r"\b(id|subject|patient|participant|number|nr|no|case)\b|id$|\u7f16\u53f7|\u7de8\u865f",
+    "age": r"age\b|\b(alter|edad|leeftijd|idade|eta)\b|\u5e74\u9f84|\u5e74\u9f61|\u5e74\u9f62",
+}
 # Units of age, how many make a year, and how people write them; any other word is a unit of its own.
 PER_YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
 WORDS = {
     "years": "y yr yrs year years yo jahr jahre jahren jaar ans anni a\u00f1os anos \u5c81 \u6b72 \u6b73",
-    "months": "m mo mos mths month months monat monate monaten maanden mois mesi meses \u6708 \u4e2a\u6708",
+    "months": "m mo mos mths mon month months monat monate monaten maanden mois mesi meses \u6708 "
+    "\u4e2a\u6708",
     "weeks": "w wk wks week weeks woche wochen weken semanas semaines \u5468",
     "days": "d day days tag tage tagen dagen jours dias \u5929 \u65e5",
 }

@@ -1,6 +1,7 @@
 """Tables as labs have them: found headers and sheets, encodings, decimal commas, units, codes for unknown."""
 
 import argparse
+import contextlib
 import json
 import re
 import zipfile
@@ -112,6 +113,9 @@ def test_only_the_sheet_that_is_read_must_be_within_the_limits(tmp_path, monkeyp
         ("Number,Age,\u59d3\u540d\n1,20.5,\u5f20\u4f1f\n2,30,\u738b\u82b3\n", "gbk"),
         ("Number;Age\r\n1;20,5\r\n2;30\r\n", "utf-16"),
         ('"Number"|"Age"\n"1"|"20.5"\n"2"|"30"\n', "utf-8"),
+        ('"Number"\t"Age"\n"1"\t"20.5"\n"2"\t"30"\n', "utf-8"),
+        ("\ufeff\ufeffNumber,Age\n1,20.5\n2,30\n", "utf-8"),
+        ("Study,MUS-1\nCohort,Pathological\nNumber,Age\n1,20.5\n2,30\n", "utf-8"),
         ('Number,Age,Note\n1,20.5,"y; z"\n2,30,"a, b; c"\n', "utf-8"),
     ],
 )
@@ -178,6 +182,15 @@ def test_ids_and_names_however_they_are_written(tmp_path):
     assert read(names, age_column="\u00c4ge").rows.age.to_dict() == {"1": 20.0}
 
 
+def test_an_old_workbook_is_no_zip_archive(tmp_path, monkeypatch):
+    """Without xlrd: what it would return, for content that begins like an .xls."""
+    book = pd.ExcelFile(write_book(tmp_path / "t.xlsx", Sheet1=PEOPLE))
+    monkeypatch.setattr(sheets.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(sheets.pd, "ExcelFile", lambda content, engine: book)
+    (tmp_path / "t.xls").write_bytes(sheets.OLE_MAGIC + bytes(600))
+    assert read(tmp_path / "t.xls").rows.age.to_dict() == AGES
+
+
 def test_decimal_commas_where_they_can_not_be_thousands(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("Number;Age\n1;62,667\n2;30\n3;7,5\n")
@@ -192,6 +205,9 @@ def test_decimal_commas_where_they_can_not_be_thousands(tmp_path):
     assert read(path).problems.found["bad_ages"] == [
         ("not a number (write a decimal point)", "row 2, column B (subject 1), '62,6'")
     ]
+    path.write_text("Number;Age\n1;62,6\n2;k.A.\n3;05. Mrz\n4;30\n5;12.03.1990\n")
+    table = read(path, missing_values=["k.A."])
+    assert table.rows.age.to_dict() == {"1": 62.6, "4": 30.0} and len(table.problems.found["bad_ages"]) == 2
 
 
 def test_ages_that_name_their_unit(tmp_path):
@@ -256,6 +272,14 @@ def test_codes_that_stand_together_are_codes(tmp_path):
     assert not read_with(83, 86, 88, 88).found and not read_with(98, 99).found
 
 
+def test_an_old_group_beside_a_young_one_is_no_code(tmp_path):
+    ages = [*range(18, 33), *range(18, 33), *range(20, 28), 65, 66, 66, 68, 70, 70, 73, 75, 75, 81]
+    path = write_book(tmp_path / "t.xlsx", A=[["Number", "Age"], *enumerate(ages)])
+    assert read(path).rows.age.tolist() == ages
+    path = write_book(path, A=[["Number", "Age"], *enumerate([*ages, 999, 999])])
+    assert len(read(path, target_unit="months").problems.found["far_ages"]) == 2
+
+
 def test_a_long_tail_of_true_ages_is_no_code(tmp_path):
     students = [20, 21, 21, 22, 22] * 20 + [27, 27, 30, 30, 33, 38, 38, 41, 41]
     assert not read(write_ages(tmp_path / "t.csv", students)).problems.found["far_ages"]
@@ -290,11 +314,93 @@ def test_rows_of_other_events_say_nothing_of_an_age(tmp_path):
     assert table.rows.age.to_dict() == {str(k): 20.0 + k for k in range(1, 9)}
 
 
-@pytest.mark.parametrize(("ends", "apart"), [("LR", 0), (("_v1", "_v2"), 1.5), ("LR", 30)])
-def test_ids_of_sides_or_visits_of_one_person_are_warned_of(tmp_path, caplog, ends, apart):
-    people = [(f"{k}{end}", 20 + 3 * k + apart * n) for k in range(1, 20) for n, end in enumerate(ends)]
+@pytest.mark.parametrize(
+    ("form", "ends", "apart", "warned"),
+    [
+        ("{}{}", "LR", 0, True),
+        ("{}{}", ("_v1", "_v2"), 1.5, True),
+        ("{}{}", "LR", 30, False),
+        ("{1}{0:02}", ("TA", "BB", "GM"), 0, True),
+        ("{1}_{0}", "LR", 0, True),
+        ("{1}_{0}", "PC", 0.5, False),  # cases and their controls of about the same age
+        ("P{}_{}_TA", "LR", 0, True),
+        ("p{}_img{}.png", "012", 0, True),
+        ("site {1} no {0}", "12", 7, False),
+    ],
+)
+def test_ids_of_one_person_are_warned_of(tmp_path, caplog, form, ends, apart, warned):
+    people = [
+        (form.format(k, end), 20 + 3 * k + apart * n) for k in range(1, 20) for n, end in enumerate(ends)
+    ]
     read(write_book(tmp_path / "t.xlsx", Sheet1=[["Number", "Age"], *people]))
-    assert ("one person? A split must not divide" in caplog.text) == (apart < 30)
+    assert ("one person? A split must not divide" in caplog.text) == warned
+
+
+def test_few_people_of_many_ids_are_warned_of(tmp_path, caplog):
+    people = [(f"P{k}-{n}", 30 + 9 * k) for k in range(4) for n in range(6)]
+    read(write_book(tmp_path / "t.xlsx", Sheet1=[["Number", "Age"], *people]))
+    assert "such as P0-0 and P0-1: are they one person?" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("ages", "dates", "said"),
+    [
+        ((33, 33), ("2018-01-03", "2023-01-03"), "33, 33 of 'P': do they fit the visits?"),
+        ((38, 33), ("20180103", "20230103"), "38, 33 of 'P': do they fit the visits?"),
+        ((33, 38), ("2018-01-03", "2023-06-03"), ""),
+        ((33, 33), ("2018-01-03", "2018-12-03"), ""),
+        ((33, 36), ("1", "2"), ""),
+        ((5, 64), ("1", "2"), "5, 64 of 'P': is it one person?"),
+    ],
+)
+def test_ages_that_no_person_has_are_warned_of(tmp_path, caplog, ages, dates, said):
+    rows = "".join(f"P,{age},{date}\n" for age, date in zip(ages, dates, strict=True))
+    (tmp_path / "t.csv").write_text(f"Number,Age,Visit\n{rows}Q,50,2018-01-03\n")
+    read(tmp_path / "t.csv", visit_column="Visit")
+    assert said in caplog.text and bool(said) == bool(caplog.text)
+
+
+@pytest.mark.parametrize("cell", [110101199001010007, 1.10101199001010e17, "1.10101E+17", "1,1E+17"])
+def test_ids_that_a_spreadsheet_program_has_rounded_are_refused(tmp_path, cell):
+    table = read(write_book(tmp_path / "t.xlsx", A=[["Number", "Age"], [cell, 20], ["12E3", 30], [10.0, 40]]))
+    assert [*table.rows.index] == ["12E3", "10"] and "has rounded the id" in table.problems.found["bad_ids"][
+        0
+    ][0]
+
+
+def test_decimals_in_a_column_of_their_own_are_warned_of(tmp_path, caplog):
+    path = tmp_path / "t.csv"
+    for header, end, warned in (
+        ("Notes", "", 1),
+        ("Notes,More", ",", 1),
+        ("BMI", "1", 0),
+        ("Notes,Sex", ",M", 0),
+    ):
+        rows = "".join(f"{k},{20 + k},{k % 10}{end}\n" for k in range(30))
+        path.write_text(f"Number,Age,{header}\n{rows}")
+        caplog.clear()
+        read(path)
+        assert ("did decimal commas split the ages?" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(
+    ("names", "unit", "rest", "refused"),
+    [
+        (("GA_weeks", "GA_days"), "weeks", 6, True),
+        (("Age (years)", "Age (months)"), "years", 11, True),
+        (("Age", "Age months"), "years", 11, True),
+        (("Age years", "Age months"), "years", 240, False),  # the same ages in another unit
+        (("Age", "Months since onset"), "years", 11, False),
+        (("Age months", "Age years"), "months", 6, False),
+    ],
+)
+def test_the_rest_of_an_age_in_another_column_is_refused(tmp_path, names, unit, rest, refused):
+    rows = "".join(f"{k},{20 + k},{rest - k}\n" for k in range(6))
+    (tmp_path / "t.csv").write_text(f"Number,{','.join(names)}\n{rows}")
+    with (
+        pytest.raises(DataError, match="Write both into one column") if refused else contextlib.nullcontext()
+    ):
+        read(tmp_path / "t.csv", age_column=names[0], target_unit=unit)
 
 
 def test_a_decimal_comma_that_splits_its_cell_is_refused(tmp_path):
@@ -318,13 +424,19 @@ def test_a_column_that_names_another_unit_is_refused(tmp_path):
         "Alter.Monate",
         "\u5e74\u9f84\uff08\u6708\uff09",
         "Age [mo] at scan",
+        "agemonths",
+        "AGEINMONTHS",
+        "age.mo.t1",
+        "Age mos PMA",
+        "Alter (Mon.)",
     ]
     for name in others:
         path.write_text(f"Number,{name}\n1,20.5\n2,30\n")
         with pytest.raises(CommandError, match="names months"):
             read(path, age_column=name)
-    path.write_text("Number,Age at 6 months\n1,20.5\n2,30\n")
-    assert read(path, age_column="Age at 6 months").rows.age.to_dict() == AGES
+    for name in ("Age at 6 months", "Age (memo at scan)", "agem", "age_demo"):
+        path.write_text(f"Number,{name}\n1,20.5\n2,30\n")
+        assert read(path, age_column=name).rows.age.to_dict() == AGES
 
 
 @pytest.mark.parametrize(
@@ -347,7 +459,7 @@ def test_a_unit_is_found_wherever_a_column_names_it(tmp_path, name, first):
         read(write_book(path, A=[["Number", years], [1, 20.5]]), age_column=years)
 
 
-@pytest.mark.parametrize("unit", ["AGEU", "Age unit", "Age_Units", "Unit"])
+@pytest.mark.parametrize("unit", ["AGEU", "Age unit", "Age_Units", "Unit", "UoM", "\u5355\u4f4d"])
 def test_a_column_of_units_counts(tmp_path, unit):
     """As in CDISC's DM: AGE 6, AGEU MONTHS."""
     path = write_book(tmp_path / "t.xlsx", A=[["Number", "AGE", unit], [1, 6, "MONTHS"], [2, 30, "Years."]])
@@ -362,6 +474,11 @@ def test_a_column_of_units_counts(tmp_path, unit):
     assert read(write_book(path, A=others)).rows.age.to_dict() == AGES
     others = [["Number", "Age", "Duration", "Unit"], [1, 20.5, 7, "months"], [2, 30, 8, "months"]]
     assert read(write_book(path, A=others)).rows.age.to_dict() == AGES
+    others = [["Number", "Age", "Sex"], [1, 20.5, "M"], [2, 30, "M"]]
+    assert read(write_book(path, A=others)).rows.age.to_dict() == AGES
+    for header in (["Number", "Unit", "Age"], ["Number", "Sex", "Units of age", "Age"]):
+        rows = [[k, *"F" * (len(header) - 3), unit, 6] for k, unit in enumerate(["months", "years"])]
+        assert read(write_book(path, A=[header, *rows])).rows.age.to_dict() == {"0": 0.5, "1": 6}
 
 
 @pytest.mark.parametrize(("units", "named"), [("months", "months"), ("gestational weeks", "weeks")])
@@ -371,9 +488,10 @@ def test_the_unit_in_the_json_beside_a_table_of_bids_counts(tmp_path, units, nam
     for content in ("[]", '{"age": 7, "sex": {"Levels": {}}}', '{"age": {"Units": "year"}}'):
         path.with_suffix(".json").write_text(content)
         assert read(path).rows.age.to_dict() == {"sub-1": 20.5, "sub-2": 30.0}
-    path.with_suffix(".json").write_text(json.dumps({"age": {"Units": units}}))
-    with pytest.raises(CommandError, match=f"its .json: 'age .{units}.' names {named}, .* is years\nPass"):
-        read(path)
+    for about in ({"Units": units}, {"Description": f"age of the baby in {named} (whole ones)"}):
+        path.with_suffix(".json").write_text(json.dumps({"age": about}))
+        with pytest.raises(CommandError, match=f"its .json: 'age .*' names {named}, .* is years\nPass"):
+            read(path)
     assert read(path, target_unit=named).rows.age["sub-2"] == 30
     path.with_suffix(".json").write_text("{")
     with pytest.raises(CommandError, match="participants.json is not JSON"):
@@ -392,13 +510,20 @@ def test_digits_behind_a_point_that_may_be_a_smaller_unit_are_refused(tmp_path):
     path, name = tmp_path / "t.csv", "GA (weeks.days)"
     flags = {"age_column": name, "target_unit": "weeks"}
     path.write_text(f"Number,{name}\n1,25.3\n2,31\n3,n/a\n")
-    with pytest.raises(DataError, match="names two units: 25.3 may be 25 weeks and 3 days\nWrite 25w 3d"):
+    with pytest.raises(DataError, match="25.3 in .* may be 25 weeks and 3 days\nWrite 25w 3d"):
         read(path, **flags)
     for written in ("25w 3d", "25+3"):
         path.write_text(f"Number,{name}\n1,{written}\n2,31\n")
         assert read(path, **flags).rows.age.to_dict() == pytest.approx({"1": 25 + 3 / 7, "2": 31})
     path.write_text(f"Number,{name}\n1,25.429\n2,31.5\n")  # these are decimals
     assert read(path, **flags).rows.age.to_dict() == {"1": 25.429, "2": 31.5}
+    flags["age_column"] = "GA"
+    for digits, refused in (("0123456", True), ("0123457", False), ("05", False)):
+        path.write_text(
+            "Number,GA\n" + "".join(f"{k},{20 + k % 9}.{digits[k % len(digits)]}\n" for k in range(30))
+        )
+        with pytest.raises(DataError, match="may be 21 weeks") if refused else contextlib.nullcontext():
+            read(path, **flags)
 
 
 def test_letters_that_may_be_sexes_are_no_units(tmp_path):
@@ -636,11 +761,30 @@ def test_advice_for_one_cohort_is_given_whatever_the_other_holds(tmp_path, other
         problems.refuse(pd.DataFrame({"subject": ["1"]}))
 
 
-@pytest.mark.parametrize("names", [("Age1", "Age2"), ("Age_V1", "Age_V2"), ("age2015", "age2021")])
+VISITS = "Age1 Age2, Age_V1 Age_V2, age2015 age2021, AGE1 AGE2, Age Age.1, Age Age_followup, Age FU_age"
+
+
+@pytest.mark.parametrize("names", VISITS.split(", "))
 def test_columns_of_ages_at_other_visits_are_warned_of(tmp_path, caplog, names):
-    (tmp_path / "t.csv").write_text(f"Number,{','.join(names)}\n1,20,22\n2,30,32\n")
-    read(tmp_path / "t.csv", age_column=names[0])
-    assert f"only {names[0]!r} is read" in caplog.text
+    first, second = names.split()
+    (tmp_path / "t.csv").write_text(f"Number,{first},{second}\n1,20,22\n2,30,32\n")
+    read(tmp_path / "t.csv", age_column=first)
+    assert f"only {first!r} is read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("Age group", (2, 3)),
+        ("Age exact", (20.4, 30.5)),
+        ("Age at onset", (18, 29)),
+        ("Mother's age", (45, 55)),
+    ],
+)
+def test_other_columns_with_age_in_their_name_are_not(tmp_path, caplog, name, cells):
+    (tmp_path / "t.csv").write_text(f"Number,Age,{name}\n1,20,{cells[0]}\n2,30,{cells[1]}\n")
+    read(tmp_path / "t.csv")
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("column", ["5", "5.0"])
