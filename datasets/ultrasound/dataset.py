@@ -160,9 +160,10 @@ def find_copies(images: Sequence[np.ndarray], owner: np.ndarray) -> list[list[in
 
 
 def is_drawing(image: np.ndarray) -> bool:
-    """Whether most of an image (C, H, W) has either its lowest or its highest value, as in a mask."""
-    low, high = image.min(), image.max()
-    return bool(low < high and ((image == low) | (image == high)).mean() > 0.7)  # in real images at most half
+    """Whether few pixels of an image (C, H, W) lie between its lowest and highest value, as in a mask. A scan on
+    a black screen is small too, but has hardly any pixel of the highest value."""
+    low, high = ((image == limit).mean() for limit in (image.min(), image.max()))
+    return bool(low < 1 and 1 - low - high < max(0.08, min(0.3, low, high)))  # real images: at least half
 
 
 class UltrasoundAgeDataset(Dataset):

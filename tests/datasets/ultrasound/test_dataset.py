@@ -1,5 +1,6 @@
 """The ultrasound data set: both table layouts, every kind of bad table, matching, leaks, batches."""
 
+import itertools
 import json
 import os
 import re
@@ -12,15 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import openpyxl
+import pandas
 import pytest
 import torch
 from PIL import Image
 
 from datasets.ultrasound import files
+from datasets.ultrasound import load as loading
 from datasets.ultrasound.augmentation import augment_images
 from datasets.ultrasound.cells import subject_id
 from datasets.ultrasound.dataset import blank_text, read_sample
 from datasets.ultrasound.load import build_datasets
+from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
 from tests.ultrasound_flags import data_arguments
@@ -868,9 +872,20 @@ def test_an_image_that_shows_nothing_is_noted(study, caplog):
     mask = np.zeros((16, 16), np.uint8)
     mask[4:12, 4:12] = 255
     Image.fromarray(mask).save(study / "Healthy/Images/anon_4_mask.png")
+    screen = Image.new("L", (64, 64))  # black, with a scan on a quarter of it
+    screen.paste(Image.open(study / "Healthy/Images/anon_5_1.png").resize((32, 32)))
+    screen.save(study / "Healthy/Images/anon_5_screen.png")
     notes = load(study).report["notes"]
     assert "1 images span less than 16 of 256 greys: anon_3_1.png" in notes
     assert "WARNING" in caplog.text and "1 images are almost entirely black and white" in caplog.text
+
+
+def test_a_grey_range_that_does_not_settle_is_said(monkeypatch, caplog):
+    ranges = itertools.cycle([[0.0, 1023.0], [0.0, 4095.0]])
+    monkeypatch.setattr(loading, "decode_images", lambda images, *_: (images, None, next(ranges)))
+    monkeypatch.setattr(loading, "judge_pixels", lambda images, *_: images[1:])
+    loading.settle(pandas.DataFrame(index=range(9)), AgeProblems(), lambda images: ({}, ""), None)
+    assert "--intensity_range decides it" in caplog.text
 
 
 def test_nothing_is_advised_that_leaves_nothing(study):
