@@ -212,7 +212,8 @@ def _read_workbook(
         if wanted is not None and wanted not in names:
             raise DataError(f"{path}: no sheet {wanted!r}; there are {some(names)}\nName one with --sheet.")
         known = {name: book.book[name] for name in names if engine == "openpyxl"}
-        members = _read_members(content, known) if known else {}
+        # The XML of each sheet: openpyxl does not tell those who only read what is merged and hidden.
+        members = {name: book.book._archive.read(sheet._worksheet_path) for name, sheet in known.items()}
         sizes = {name: (sheet.max_row or 0, sheet.max_column or 0) for name, sheet in known.items()}
         hidden = {name for name, sheet in known.items() if sheet.sheet_state != "visible"}
         heads = {name: read_head(name) for name in ([wanted] if wanted else names)}
@@ -233,12 +234,6 @@ def _read_workbook(
         if count := len(hidden_rows.intersection(cells.index)):
             notes.append(f"{where}: {count} hidden rows are read too")
     return chosen, cells
-
-
-def _read_members(content: bytes, sheets: dict[str, Any]) -> dict[str, bytes]:
-    """The XML of each sheet: openpyxl does not tell those who only read what is merged and hidden."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return {name: archive.read(sheet._worksheet_path) for name, sheet in sheets.items()}
 
 
 def _fill_merged(cells: pd.DataFrame, text: bytes) -> None:
