@@ -160,8 +160,8 @@ def find_copies(images: Sequence[np.ndarray], owner: np.ndarray) -> list[list[in
 
 
 def is_drawing(image: np.ndarray) -> bool:
-    """Whether few pixels of an image (C, H, W) lie between its lowest and highest value, as in a mask. A scan on
-    a black screen is small too, but has hardly any pixel of the highest value."""
+    """Whether few pixels of an image (C, H, W) lie between its lowest and highest value, as in a mask. On a
+    black screen a scan is small too, but hardly any of its pixels has the highest value."""
     low, high = ((image == limit).mean() for limit in (image.min(), image.max()))
     return bool(low < 1 and 1 - low - high < max(0.08, min(0.3, low, high)))  # real images: at least half
 
