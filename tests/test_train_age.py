@@ -8,10 +8,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
 from sklearn import metrics
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import train_ddp
 import train_mae
@@ -67,7 +71,7 @@ def test_run_folder(finished):
     assert set(expected.split()) <= names
     results = read_json(folder / "results.json")
     assert results["task"] == {"train_mae": "age_mae", "train_ddp": "age_mse"}[script]
-    best = min(results["baselines"], key=lambda name: results["baselines"][name]["subject_mae"])
+    best = min(("train mean", "train median"), key=lambda name: results["baselines"][name]["subject_mae"])
     gain = results["metrics"]["test"]["subject_mae"] - results["baselines"][best]["subject_mae"]
     assert f"; against {best}: MAE per subject (years) {gain:+.3f} [" in results["verdict_reason"]
     assert results["synthetic"] is True
@@ -76,6 +80,22 @@ def test_run_folder(finished):
     log = (folder / "train.log").read_text()
     assert "expected time: " in log
     assert log.splitlines()[-1].startswith("verdict: ")
+
+
+def test_the_reference_is_ridge_regression_on_the_greys(finished):
+    script, folder = finished
+    flags = SCRIPTS[script].parse_args(["--config", str(folder)])
+    data = SCRIPTS[script].build_datasets(flags)
+    model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 11)))
+    preds = model.fit(data.train.statistics(), data.train.ages).predict(data.parts["test"].statistics())
+    errors = pandas.Series(preds - data.parts["test"].ages).groupby(data.parts["test"].subject_ids).mean()
+    results = read_json(folder / "results.json")
+    ridge = results["baselines"]["ridge regression"]["subject_mae"]
+    assert ridge == pytest.approx(errors.abs().mean(), rel=1e-5)
+    gain = results["metrics"]["test"]["subject_mae"] - ridge
+    assert f"ridge regression: MAE per subject (years) {gain:+.3f} [" in results["reference"]
+    better = f"a reference (is|may be) better: MAE per subject \\(years\\) {ridge:.3f}, the model's"
+    assert bool(re.search(better, (folder / "evaluation_report.txt").read_text())) == (gain > 0)
 
 
 def test_metrics_are_those_of_sklearn_on_the_written_rows(finished):

@@ -30,6 +30,7 @@ GROUPS = ("group", "sex", "bmi")  # of subjects, if the table has them: errors a
 # originals the text is in rows 418 to 434 and columns 0 to 148, the ruler's ticks are in rows 473 to 480.
 TEXT_BANDS = ((0.855, 0.92, 0.0, 0.32), (0.98, 1.0, 0.0, 1.0))
 DRAWINGS = "{} images are almost entirely black and white, like masks; they are read like any other: {}"
+PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 LIMITS = np.dtype([("low", "<u2"), ("high", "<u2")])  # grey values of an image of over 8 bits
 
 
@@ -186,6 +187,11 @@ class UltrasoundAgeDataset(Dataset):
         self.frames = np.arange(len(images))  # each image is a frame of its own
         self.groups = {key: images[key].tolist() for key in GROUPS if key in images and images[key].any()}
 
+    def statistics(self) -> np.ndarray:
+        """(N, 31) `grey_statistics`, the inputs of a reference model without learned features."""
+        images = (self.__getitems__([k])["images"][0].numpy() for k in range(len(self)))
+        return np.stack([grey_statistics(image) for image in images])
+
     def group_names(self) -> list[str]:
         return list(self.subjects)
 
@@ -204,6 +210,19 @@ class UltrasoundAgeDataset(Dataset):
             "subject_ids": torch.from_numpy(self.subject_ids[indices]),
             "indices": torch.from_numpy(indices),
         }
+
+
+def grey_statistics(image: np.ndarray) -> np.ndarray:
+    """(31,) numbers on the greys of an image (C, H, W): mean, standard deviation, skewness, nine percentiles,
+    mean steps along columns and rows, spread of the Laplacian, and the means of 4 x 4 fields."""
+    grey = image.mean(axis=0, dtype=np.float32)  # (H, W)
+    mean, sd = grey.mean(), grey.std() + 1e-6
+    down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
+    bend = np.diff(down, axis=0)[:, 1:-1] + np.diff(right, axis=1)[1:-1]
+    fields = [part.mean() for rows in np.array_split(grey, 4) for part in np.array_split(rows, 4, axis=1)]
+    levels = mean, sd, ((grey - mean) ** 3).mean() / sd**3, *np.percentile(grey, PERCENTILES)
+    texture = np.abs(down).mean(), np.abs(right).mean(), bend.std()
+    return np.array([*levels, *texture, *fields], np.float32)
 
 
 def blank_text(images: torch.Tensor) -> torch.Tensor:

@@ -102,12 +102,13 @@ class AgeDatasets(splits.Parts):
         return float(counts.sum() ** 2 / (counts**2).sum())
 
     def make_references(self) -> dict[str, np.ndarray]:
-        """{"train_labels": the train ages, whose mean and median are the baselines}: of the images, or of the
-        subjects if a few have most of the images, whose ages would be easy to beat."""
-        ages = self.train.ages
+        """train_inputs and train_ages: the statistics and ages of the train images, for ridge regression.
+        train_labels: the ages whose mean and median are the baselines, of the images, or of the subjects if a
+        few have most of the images, whose ages would be easy to beat."""
+        labels = ages = self.train.ages
         if 2 * self.weight < len(self.train.subjects):
-            ages = subject_means(self.train.subject_ids, ages, ages)[1].astype(np.float32)
-        return {"train_labels": ages}
+            labels = subject_means(self.train.subject_ids, ages, ages)[1].astype(np.float32)
+        return {"train_labels": labels, "train_ages": ages, "train_inputs": self.train.statistics()}
 
     def describe(self) -> dict[str, Any]:
         """The dataset section of config.json."""

@@ -79,6 +79,16 @@ def best_trivial_mae(train_targets: np.ndarray, targets: np.ndarray) -> float:
     return min(float(np.abs(guess - targets).mean()) for guess in guesses)
 
 
+def ridge_predictions(train_inputs: np.ndarray, train_targets: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """Predictions (N,) of a ridge regression for `inputs` (N, G), its penalty by leave-one-out on train."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 11)))
+    return model.fit(train_inputs, train_targets).predict(inputs)
+
+
 def limits_of_agreement(targets: Sequence[float], preds: Sequence[float]) -> tuple[float, float, float]:
     """(low, bias, high): mean error -+ 1.96 standard deviations (Bland and Altman 1986)."""
     errors = np.asarray(preds, float) - np.asarray(targets, float)

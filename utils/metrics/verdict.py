@@ -107,6 +107,13 @@ class Comparison:
     def __str__(self) -> str:
         return f"{self.name}: {self.metric} {self.gain}"
 
+    def warnings(self) -> list[str]:
+        """One if the other is or may be better, by at least half of the third digit."""
+        behind = (self.other - self.model) * (1 if self.higher_is_better else -1)
+        both = f"{self.metric} {self.other:.3f}, the model's {self.model:.3f}"
+        better = "is better" if self.worse else "may be better"
+        return [f"a reference {better}: {both}; model minus {self}"] if behind >= 0.0005 else []
+
     def words(self) -> str:
         """'not better than boosted trees (AP -0.019 [-0.050, +0.010])'."""
         word = "better than" if self.better else "worse than" if self.worse else "not better than"

@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from scipy.special import erfc
 
 from utils.metrics import regression
 from utils.metrics.regression import LEVEL, correct_bias, intervals, regression_metrics, subject_means
-from utils.metrics.verdict import GroupJackknife, Verdict, divide, judge
+from utils.metrics.verdict import Comparison, GroupJackknife, Verdict, divide, judge
 from utils.plotting.age import explained, plot_bland_altman, plot_error_by_age, plot_scatter
 from utils.report.results import figure_title, interval_lines, table
 from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values
 
+RIDGE = "ridge regression"  # on statistics of the greys: no learned features
 ENTRY = "mean over their images of one age"
 LEAST_SKILL = 0.01  # LEARNED with less gets a warning: nearly constant predictions can beat a constant too
 HEADINGS = {"bmi": "body mass index (kg/m2)"}
@@ -44,13 +46,14 @@ def report_age(
     (N,), one per image; data: the AgeDatasets; state: the checkpoint. The verdict compares the error per
     subject (`subject_means`) with the better of train mean and median, leaving out subjects.
     p_label in suspects.csv: the probability of an error at least this large if errors were normal (sd from
-    their median absolute deviation). Returns the verdict and {metrics, baselines, confidence, warnings,
-    sections}, the last for evaluation_report.txt."""
+    their median absolute deviation). The reference is ridge regression on statistics of the greys. Returns
+    the verdict and {metrics, baselines, confidence, references, warnings, sections}, the last for
+    evaluation_report.txt."""
     part, unit, title = data.parts[split], data.unit, f"{state['script']} on {split}"
     images, people = tabulate(part, rows, state.get("intervals"))
     verdict, best, found = judge_ages(images, people, split, data, state)
     metrics, baselines, confidence = found["metrics"], found["baselines"], found["confidence"]
-    by, warnings = metrics["by"], []
+    by, warnings = metrics["by"], found["warnings"]
     if verdict.learned and metrics["skill"] < LEAST_SKILL:
         warnings.append(f"the gain over the {best} is real but of no use: skill {metrics['skill']:.2g}")
 
@@ -91,7 +94,7 @@ def report_age(
     LOG.info(f"{title}: per subject: {errors} {unit}, {fit}")
     for name, row in baselines.items():
         LOG.info(f"{title}: {name}: {format_values({'mae': row['subject_mae']})} {unit}")
-    return verdict, found | {"warnings": warnings, "sections": sections}
+    return verdict, found | {"sections": sections}
 
 
 def tabulate(
@@ -111,11 +114,13 @@ def tabulate(
 def judge_ages(
     images: pandas.DataFrame, people: pandas.DataFrame, split: str, data: Any, state: Mapping[str, Any]
 ) -> tuple[Verdict, str, dict[str, dict[str, Any]]]:
-    """(the verdict, the better of the constant predictions, {metrics, baselines, confidence})."""
+    """(the verdict, the better of the constant predictions, {metrics, baselines, confidence, references,
+    warnings})."""
     ages, preds, low, high = people[["age", "prediction", "low", "high"]].to_numpy().T
     fitted, truncated = state.get("intervals"), state["args"]["max_batches"] > 0
     metrics, baselines = measure_both((images.age, images.prediction), (ages, preds)), {}
-    constants = regression.trivial_predictions(data.references()["train_labels"])
+    known = data.references()
+    constants = regression.trivial_predictions(known["train_labels"])
     for name, guess in constants.items():
         baselines[name] = measure_both(*((true, np.full(len(true), guess)) for true in (images.age, ages)))
     best = min(baselines, key=lambda name: baselines[name]["subject_mae"])
@@ -130,8 +135,13 @@ def judge_ages(
     by_subject, by_image = GroupJackknife(people.subject), GroupJackknife(images.subject)
     subject_mae = by_subject.means(np.abs(preds - ages))
     floor_mae = by_subject.means(np.abs(constant - ages))
-    how = {"unit": "subjects", "higher_is_better": False, "truncated": truncated}
-    title = f"MAE per subject ({data.unit})"
+    inputs = known["train_inputs"], known["train_ages"], data.parts[split].statistics()
+    ridge = images.assign(prediction=regression.ridge_predictions(*inputs))
+    theirs, title = means_of(ridge).prediction.to_numpy(), f"MAE per subject ({data.unit})"
+    baselines[RIDGE] = measure_both((images.age, ridge.prediction), (ages, theirs))
+    ridge_mae = by_subject.means(np.abs(theirs - ages))
+    reference = Comparison.of(title, subject_mae, ridge_mae, RIDGE, by_subject, False)
+    how = {"unit": "subjects", "higher_is_better": False, "truncated": truncated, "reference": reference}
     verdict = judge(title, subject_mae, floor_mae, best, split, by_subject, **how)
     confidence = by_image.intervals(mae=by_image.means(np.abs(images.error.to_numpy())))
     skill = 1 - divide(subject_mae, floor_mae)
@@ -143,7 +153,9 @@ def judge_ages(
     corrected = correct_bias(fitted, preds)
     if corrected is not None:
         metrics["corrected"] = regression_metrics(ages, corrected)
-    return verdict, best, {"metrics": metrics, "baselines": baselines, "confidence": confidence}
+    found = {"metrics": metrics, "baselines": baselines, "confidence": confidence}
+    found |= {"references": asdict(reference), "warnings": reference.warnings()}
+    return verdict, best, found
 
 
 def measure_both(images: Sequence[np.ndarray], people: Sequence[np.ndarray]) -> dict[str, Any]:

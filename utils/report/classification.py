@@ -142,10 +142,7 @@ def conclude(
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Warn of a better reference, log the metrics `shown`; completes `found`."""
     title = f"{state['script']} on {split}"
-    if comparison and comparison.other - comparison.model >= 0.0005:  # equal to three digits otherwise
-        both = f"{comparison.metric} {comparison.other:.3f}, the model's {comparison.model:.3f}"
-        better = "is better" if comparison.worse else "may be better"
-        warnings.append(f"a reference {better}: {both}; model minus {comparison}")
+    warnings += comparison.warnings() if comparison else []
     for name, values in {"model": found["metrics"], **found["baselines"]}.items():
         if any(values[key] is not None for key in shown):  # all are undefined if there is only one class
             LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in shown})}")

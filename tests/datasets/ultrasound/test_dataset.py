@@ -17,6 +17,8 @@ import pandas
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import laplace
+from scipy.stats import skew
 
 from datasets.ultrasound import files
 from datasets.ultrasound import load as loading
@@ -454,6 +456,21 @@ def test_a_person_with_most_images_does_not_make_the_baseline_easy(study):
     assert any(
         "images, which weigh as much as those of 1.4; the baselines" in line for line in data.log_lines()
     )
+
+
+def test_statistics_of_greys_are_those_of_scipy(study):
+    data = load(study, image_size=[20, 24])
+    grey = data.train.__getitems__([2])["images"][0, 0].numpy().astype(float)
+    found = data.train.statistics()
+    assert found.shape == (len(data.train), 31)
+    mean, sd, skewness, *percentiles, down, right, bend = found[2, :15]
+    assert (mean, sd) == pytest.approx((grey.mean(), grey.std()), rel=1e-4)
+    assert skewness == pytest.approx(skew(grey.ravel()), rel=1e-4)
+    assert np.allclose(percentiles, np.percentile(grey, [1, 5, 10, 25, 50, 75, 90, 95, 99]), rtol=1e-4)
+    steps = [np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1)]
+    assert (down, right) == pytest.approx(steps, rel=1e-4)
+    assert bend == pytest.approx(laplace(grey)[1:-1, 1:-1].std(), rel=1e-4)
+    assert np.allclose(found[2, 15:], grey.reshape(4, 5, 4, 6).mean(axis=(1, 3)).ravel(), rtol=1e-4)
 
 
 def test_batches(study):
