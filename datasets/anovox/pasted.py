@@ -19,8 +19,6 @@ from utils.run.errors import DataError
 SHAPES = {"train": ("box", "ellipsoid", "blob"), "val": ("cylinder",), "test": ("chair", "cone")}
 TEXTURES = {"train": "noise", "val": "checks", "test": "stripes"}  # in addition to "plain" and "cut"
 SENSORS, SHARES = ("both", "camera", "lidar"), (0.7, 0.15, 0.15)
-# By --modality: some of SENSORS, from which is drawn which sensors see an object
-DRAWN = {"both": SENSORS, "lidar": ("both", "lidar"), "camera": ("both",)}
 NEAR, FAR = 4.5, 28.0  # metres ahead
 MIN_HITS = 4  # returns in the model's region from an object that the model sees in the scan alone
 DRAWS = 20  # of an object, until the model can see it
@@ -35,8 +33,8 @@ class Pasting:
     copies: every frame appears 2 * `copies` times, alternately unchanged and with an object.
     share: instead, every frame appears unchanged with its own label, and this share of the normal frames
     appears once more with an object.
-    modality: what the model reads of a frame.
-    sensors: which of SENSORS see every object, drawn for both; otherwise that is drawn, too."""
+    modality: what the model reads of a frame. If both, it is drawn which of SENSORS see an object.
+    sensors: which see every object instead; it is drawn for both."""
 
     part: str
     copies: int = 1
@@ -126,11 +124,11 @@ def draw_paste(
     """A random object at a random place on the ground that the model can see: in an image of this `size`
     (width, height), or in the scan if it reads no image or the object is for the LiDAR alone; in both if both
     are to be judged. None if there is no such object among DRAWS."""
-    allowed, part = ("both",) if pasting.sensors else DRAWN[pasting.modality], pasting.part
-    share = np.array([SHARES[SENSORS.index(name)] for name in allowed])
+    part = pasting.part
     for attempt in range(DRAWS):
         rng = np.random.default_rng([*seed, attempt])
-        sensors = str(rng.choice(allowed, p=share / share.sum()))
+        drawn = str(rng.choice(SENSORS, p=SHARES))
+        sensors = drawn if pasting.modality == "both" and not pasting.sensors else "both"
         x, y, ground = _find_place(scan, projection, rng)
         shape, extent, yaw = str(rng.choice(SHAPES[part])), rng.uniform(0.5, 1.7), rng.uniform(0, np.pi)
         solids = _build(shape, x, y, ground, extent, yaw, rng)
