@@ -82,7 +82,8 @@ class ScenarioFiles:
             if (absent or unread) and not (sensor == "anomaly" and self.kind == NORMALITY):
                 others = ", ".join(f"{count} {ending}" for ending, count in unread.items())
                 others = f" ({others} not read)" * bool(unread)
-                gaps.append(f"{sensor} in {'all' if not files else absent} of {len(every)} frames{others}")
+                lost = (absent or "none") if files else "all"
+                gaps.append(f"{sensor} in {lost} of {len(every)} frames{others}")
         assumed = "sensor_setup.json or its camera_fov (fov 90 assumed, and one pose if folders name none)"
         return "; ".join(gaps + [assumed] * self.assumed_calibration)
 

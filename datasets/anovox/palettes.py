@@ -126,12 +126,9 @@ def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -
     for paths in (few, (path for files in labelled for path in files.values())):
         for path in paths:
             with contextlib.suppress(DataError):
-                if path.suffix.lower() == ".png":
-                    codes = colours_or_ids(path)
-                    ahead.update(np.unique(ahead_of_car(codes)).tolist())
-                else:
-                    codes = _point_codes(read_points(path, classes=True)[:, 3], path)
-                    ahead.update(np.unique(codes).tolist())
+                scan = path.suffix.lower() != ".png"
+                codes = _point_codes(read_points(path, True)[:, 3], path) if scan else colours_or_ids(path)
+                ahead.update(np.unique(codes if scan else ahead_of_car(codes)).tolist())
                 (ids if codes.dtype == np.uint8 else colours).update(np.unique(codes).tolist())
         used = np.array(sorted(colours), np.int64)
         fits = fitting(used)
