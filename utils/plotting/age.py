@@ -16,20 +16,18 @@ MODEL, BASELINE = "#4C72B0", "#999999"
 NAMED = 5  # outliers labelled with their ids
 
 
-def draw_people(
-    axis: plt.Axes, names: pandas.Series, x: pandas.Series, y: pandas.Series, errors: pandas.Series
-) -> None:
-    """A point per row, and the names of the NAMED largest errors where there is room."""
+def draw_people(axis: plt.Axes, x: pandas.Series, y: pandas.Series, errors: pandas.Series) -> None:
+    """A point per row, and the ids (the index) of the NAMED largest errors where there is room."""
     axis.scatter(x, y, s=16, alpha=0.6, color=MODEL, linewidths=0)
     axis.grid(alpha=0.25)
     axis.figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     axis.figure.canvas.draw()  # now the layout is final
     style = {"textcoords": "offset points", "fontsize": 7, "color": "0.25", "parse_math": False}
     taken: list[Bbox] = []
-    for k in errors.abs().sort_values(ascending=False, kind="stable").index[:NAMED]:
+    for k in np.argsort(-errors.abs().to_numpy(), kind="stable")[:NAMED]:
         for side, height in itertools.product(("left", "right"), (3, -9, 12, -18)):
             place = (4 if side == "left" else -4, height)
-            text = axis.annotate(names[k], (x[k], y[k]), place, ha=side, **style)
+            text = axis.annotate(x.index[k], (x.iloc[k], y.iloc[k]), place, ha=side, **style)
             box = text.get_window_extent()
             inside = axis.bbox.count_contains(box.corners()) == 4
             if inside and not any(box.overlaps(other) for other in taken):
@@ -41,8 +39,8 @@ def draw_people(
 @never_fatal
 def plot_scatter(people: pandas.DataFrame, unit: str, title: str, path: Path) -> None:
     """Prediction, with its interval if there is one, against truth, a point per age of a subject; identity
-    and least-squares line. people: subject, age, prediction, low and high."""
-    ages, preds, count = people.age, people.prediction, people.subject.nunique()
+    and least-squares line. people: age, prediction, low and high of each subject (the index)."""
+    ages, preds, count = people.age, people.prediction, people.index.nunique()
     found = regression_metrics(ages, preds)
     figure, axis = plt.subplots(figsize=(5.6, 6.2), layout="constrained")
     ends = np.array([min(ages.min(), preds.min()), max(ages.max(), preds.max())])
@@ -56,7 +54,7 @@ def plot_scatter(people: pandas.DataFrame, unit: str, title: str, path: Path) ->
     r = "undefined" if found["pearson_r"] is None else f"{found['pearson_r']:.2f}"
     axis.set(xlabel=f"true age ({unit})", ylabel=f"predicted age ({unit})", aspect="equal")
     axis.set_title(f"{title}\n{count} subjects, MAE {found['mae']:.2f} {unit}, r {r}", fontsize=10)
-    draw_people(axis, people.subject, ages, preds, preds - ages)
+    draw_people(axis, ages, preds, preds - ages)
     save_figure(figure, path)
 
 
@@ -71,9 +69,9 @@ def plot_bland_altman(people: pandas.DataFrame, unit: str, title: str, path: Pat
         axis.axhline(value, color="#DD8452", linestyle="--", label=label)
     axis.axhline(0, color="0.3", linewidth=1)
     axis.set(xlabel=f"mean of predicted and true age ({unit})", ylabel=f"predicted - true ({unit})")
-    axis.set_title(f"{title}\n{people.subject.nunique()} subjects", fontsize=10)
+    axis.set_title(f"{title}\n{people.index.nunique()} subjects", fontsize=10)
     errors = people.prediction - people.age
-    draw_people(axis, people.subject, (people.age + people.prediction) / 2, errors, errors - bias)
+    draw_people(axis, (people.age + people.prediction) / 2, errors, errors - bias)
     save_figure(figure, path)
 
 

@@ -66,8 +66,9 @@ def report_age(
     spread = 1.4826 * float(np.median(np.abs(errors - np.median(errors)))) or 1.0
     report_samples(folder, split, state, dict(images), erfc(np.abs(errors) / spread / 2**0.5), look)
     heading = figure_title(state, split)
-    plot_scatter(people, unit, heading, folder / "scatter.png")
-    plot_bland_altman(people, unit, heading, folder / "bland_altman.png")
+    named = people.set_index("subject")
+    plot_scatter(named, unit, heading, folder / "scatter.png")
+    plot_bland_altman(named, unit, heading, folder / "bland_altman.png")
     plot_error_by_age(by["age"], unit, heading, folder / "error_by_age.png")
 
     per_subject = {name: row_per_subject(row) for name, row in {"model": metrics, **baselines}.items()}
