@@ -45,7 +45,7 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     shapes = {f"{s.name} {s.width}x{s.height}": s.width / s.height for s in sequences}
     if plain := [name for name, shape in shapes.items() if shape < 4.5 and abs(shape - 2) > 0.05]:
         remedy = "pad images at the right, to width * 360 / angle of view"
-        LOG.warning(f"{some(plain, 3)}: its edges count as adjacent; if it is not all around, {remedy}")
+        LOG.warning(f"{some(plain, 3)}: left and right edge count as adjacent; if not all around, {remedy}")
 
 
 def count_halves(sequence: Sequence) -> int:

@@ -668,7 +668,7 @@ def test_boxes_of_another_camera_are_noticed(tmp_path, read, caplog):
     assert "--boxes_size H W" in caplog.text
     caplog.clear()
     read(tmp_path, tmp_path / "hall.csv", boxes_size=(1080, 1920))
-    assert " 1920x1080: its edges count as adjacent; if it is not all around, pad images" in caplog.text
+    assert " 1920x1080: left and right edge count as adjacent; if not all around, pad" in caplog.text
     assert "leave the" not in caplog.text
     Image.new("RGB", (1920, 540)).save(tmp_path / "left_0000.png")
     read(tmp_path, tmp_path / "hall.csv")
