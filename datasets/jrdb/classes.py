@@ -35,8 +35,7 @@ def known_names(labels: list, classes: dict[str, int], place: str, problems: Pro
     """Whether every name of ((name, difficulty), ..) has a class; adds a problem for each unknown name."""
     unknown = [name for name, _ in labels if name not in classes and ANY_OTHER not in classes]
     for name in unknown:
-        remedy = "correct the files (who does not interact has no entry), or give its class: --class_map "
-        remedy += 'FILE.json of {"name": "class"}'
+        remedy = 'correct it (no interaction: no entry), or pass --class_map FILE.json of {"name": "class"}'
         problems.add(f"unknown interaction name {name!r}{suggest(name, [*classes])}", remedy, place)
     return not unknown
 
