@@ -136,8 +136,10 @@ def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -
             break
     if unknown := sorted(ids - {*ANOVOX.values(), *anomaly_ids}):
         LOG.warning(f"class ids that AnoVox does not have count as normal: {some(unknown)} (--anomaly_ids)")
-    if ids and not colours:
-        _warn_without_road(ahead, len(few))
+    if ids and not colours and ANOVOX[ROAD] not in ahead:
+        seen = f"none of {counted(len(few), 'semantic files')} looked at shows a road (class {ANOVOX[ROAD]})"
+        what = f"{seen} ahead: are its ids AnoVox's? Cityscapes' 29 to 33 are vehicles, not anomalies"
+        LOG.warning(f"{what} (--anomaly_ids)")
     coded = {name: _table(name)[used] for name in PALETTES}
     if len({np.isin(coded[name], anomaly_ids).tobytes() for name in fits}) == 1:
         return fits[0]
@@ -157,14 +159,6 @@ def ahead_of_car(pixels: np.ndarray) -> np.ndarray:
     """The middle of an image below the horizon and above the car's own hood, where its road is."""
     height, width = pixels.shape
     return pixels[11 * height // 20 : 3 * height // 4, 2 * width // 5 : 3 * width // 5]
-
-
-def _warn_without_road(ahead: set[int], files: int) -> None:
-    """Warn that ids may be those of another data set; ahead: the ids ahead of the car in so many files."""
-    if ANOVOX[ROAD] not in ahead:
-        seen = f"none of {counted(files, 'semantic files')} looked at shows a road"
-        what = f"{seen} (class {ANOVOX[ROAD]}) ahead: are its ids AnoVox's?"
-        LOG.warning(f"{what} Cityscapes' 29 to 33 are vehicles, not anomalies (--anomaly_ids)")
 
 
 def _name(colour: int) -> str:
