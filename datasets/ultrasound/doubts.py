@@ -163,11 +163,12 @@ def _warn_of_parts(ages: pd.Series, where: str) -> None:
         what = f"{twice.sum()} ids differ only in capitals, marks or leading zeros, such as {alike}: are they"
         LOG.warning(f"{where}: {what} one person? Then write them alike: a split must not divide people")
     parts = [re.findall(r"[^\W\d_]+|\d+", name)[::-1] for name in ages.index]
-    for k in range(max(map(len, parts), default=0)):
-        stems = np.array([" ".join(part[:k] + part[k + 1 :]) if part[max(k, 1) :] else "" for part in parts])
+    for k in range(9):  # from the end
+        kept = [part[:k] + part[k + 1 :] if k < len(part) else [] for part in parts]
+        stems = np.array([*map(" ".join, kept)], str)
         people = ages[stems != ""].groupby(stems[stems != ""])
         size, spread = people.size(), people.max() - people.min()
-        several, alike = size > 1, spread <= (0 if k else 0.05 * np.ptp(ages))
+        several, alike = size > 1, spread <= (0 if k else 0.05 * (ages.max() - ages.min()))
         most = 2 * size[several].sum() >= len(ages) and (size - 1).sum() > 4
         if most and alike[several].mean() > 0.9:
             such = " and ".join(ages.index[stems == size.index[several][0]][:2])
