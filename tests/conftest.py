@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -47,8 +48,9 @@ def _signal_handlers():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     handled = (signal.SIGINT, signal.SIGUSR1, *ending_signals())
-    kept = {number: signal.getsignal(number) for number in handled}
+    kept, hook = {number: signal.getsignal(number) for number in handled}, sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     for number, handler in kept.items():
         signal.signal(number, handler)
 

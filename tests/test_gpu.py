@@ -2,6 +2,7 @@
 the CPU, which shows only that this file is in order."""
 
 import contextlib
+import signal
 import subprocess
 import sys
 from unittest import mock
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks.scripts import SCRIPTS, prepare
+from tests.faults.stopped_runs import signal_at
 from tests.tiny_runs import flags_on_pixels, run_main, weights
 from utils.run.folder import REPO_ROOT
 from utils.training import device, invariants
@@ -61,12 +63,13 @@ def test_a_run_in_either_precision_is_in_it_everywhere(dtype):
 @pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=needs_gpu)])
 @pytest.mark.parametrize("name", ["train_stage1", "train_anomaly_with_labels", "train_mae"])
-def test_a_run_stopped_after_a_step_and_resumed_has_the_same_weights(name, dtype, tmp_path):
+def test_a_run_stopped_after_a_step_and_resumed_has_the_same_weights(name, dtype, tmp_path, monkeypatch):
     argv = [*flags_on_pixels(name), "--amp", "--max_batches", 3, "--epochs", 2, "--device", DEVICE]
     with precision(dtype):
         run_main(name, *argv, "--output_dir", tmp_path / "whole")
-        with contextlib.suppress(SystemExit):
-            run_main(name, *argv, "--output_dir", tmp_path / "parts", "--max_hours", 1e-9)
+        with monkeypatch.context() as patch, contextlib.suppress(SystemExit):
+            signal_at(patch, (1, signal.SIGTERM))
+            run_main(name, *argv, "--output_dir", tmp_path / "parts")
         run_main(name, *argv, "--output_dir", tmp_path / "parts", "--resume", "auto")
     parts, whole = (weights(next((tmp_path / which).iterdir())) for which in ("parts", "whole"))
     assert all(torch.equal(parts[key], whole[key]) for key in whole)

@@ -300,18 +300,22 @@ def test_a_run_is_owned_from_its_start_to_its_end(tmp_path, monkeypatch):
 
 
 def test_auto_goes_on_with_the_newest_unfinished_run_of_the_same_flags(tmp_path, monkeypatch, capsys):
+    def begin(*more: str) -> int:
+        with monkeypatch.context() as patch:
+            signal_at(patch, (0, signal.SIGTERM))
+            return exit_code(SCRIPT, [*flags, "--resume", "auto", *more])
+
     run, flags = stopped(monkeypatch, SCRIPT, tmp_path, 3, signal.SIGTERM), argv(SCRIPT, tmp_path)
-    other = [*flags, "--lr", "1e-4", "--resume", "auto", "--max_hours", "1e-9"]
-    assert exit_code(SCRIPT, other) == 143  # other flags: a new run, itself unfinished now
+    assert begin("--lr", "1e-4") == 143  # other flags: a new run, itself unfinished now
     (second,) = set(tmp_path.iterdir()) - {run}
     with held_by_another(run / ".lock"):
-        assert exit_code(SCRIPT, [*flags, "--resume", "auto", "--max_hours", "1e-9"]) == 143
+        assert begin() == 143
     (third,) = set(tmp_path.iterdir()) - {run, second}  # the first has an owner
     shutil.rmtree(third)
     assert exit_code(SCRIPT, [*flags, "--output_dir", f"{tmp_path}/", "--resume", "auto"]) == 0
     assert set(tmp_path.iterdir()) == {run, second}
     assert_same_run(whole_run(SCRIPT), run)
-    assert exit_code(SCRIPT, [*flags, "--resume", "auto", "--max_hours", "1e-9"]) == 143
+    assert begin() == 143
     assert len(list(tmp_path.iterdir())) == 3  # the first is finished: a new one
 
 

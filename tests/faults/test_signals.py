@@ -3,6 +3,7 @@ if nothing had happened."""
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.faults.stopped_runs import (
     whole_run,
 )
 from tests.tiny_runs import assert_same_run
+from utils.run import script
 from utils.run.folder import read_json
 from utils.training import run as training_run
 from utils.training.checkpoint import Checkpoint, load_checkpoint
@@ -180,8 +182,20 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path, monkeypatch, first):
 
 
 @LONG
-def test_max_hours_stops_with_a_checkpoint(whole, tmp_path):
-    assert exit_code(SCRIPT, argv(SCRIPT, tmp_path, "--max_hours", "1e-9")) == 143
+def test_max_hours_stops_with_a_checkpoint(whole, tmp_path, monkeypatch):
+    agreed = Interrupt.agreed
+
+    def late(self):
+        if not self.wish:
+            script.send_later(signal.SIGTERM, 0)
+            time.sleep(0.5)
+        return agreed(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "agreed", late)
+        patch.setattr(script, "STARTED", -3600.0)
+        with pytest.raises(SystemExit):
+            train(SCRIPT, tmp_path, "--max_hours", "1")
     run = only_run(tmp_path)
     assert read_json(run / "status.json")["reason"] == "--max_hours is over"
     resume(SCRIPT, run)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,12 @@ from tests.tiny_runs import assert_same_run
 from utils.run.folder import REPO_ROOT, read_json
 
 SCRIPT = "train_ddp"
+STOPPED = f"""
+import signal, sys, pytest
+from tests.faults.stopped_runs import exit_code, signal_at
+signal_at(pytest.MonkeyPatch(), (1, signal.SIGTERM))
+sys.exit(exit_code("{SCRIPT}", sys.argv[1:]))
+"""
 
 
 def recipe(name: str) -> list[str]:
@@ -29,26 +36,27 @@ def test_both_languages_show_the_same_recipe():
 def test_a_job_is_requeued_until_its_run_is_finished(tmp_path):
     """Job 7 is interrupted, comes again, and finishes its own run, not the one that job 8 left unfinished."""
     flags = argv(SCRIPT, tmp_path)[:-2]  # without --output_dir
-    script = REPO_ROOT / f"{SCRIPT}.py"
+    (tmp_path / "stopped.py").write_text(STOPPED)
     stand_ins = {
         "srun": 'exec "$@"',
-        "torchrun": f'shift 2; exec {sys.executable} {script} {" ".join(flags)} "$@" $MORE',
+        "torchrun": f'shift 2; exec {sys.executable} $PROGRAM {" ".join(flags)} "$@"',
         "scontrol": 'echo "$@" >> requeued',
     }
     for name, content in stand_ins.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{content}\n")
         (tmp_path / name).chmod(0o755)
 
-    def job(number: int, more: str) -> None:
+    def job(number: int, program: Path) -> None:
         """As sbatch runs it."""
+        path = f"{tmp_path}:{os.environ['PATH']}"
         subprocess.run(
             ["bash", "-c", "\n".join(recipe("README.md"))], cwd=tmp_path, timeout=240,
-            env=environment(PATH=f"{tmp_path}:{os.environ['PATH']}", SLURM_JOB_ID=str(number), MORE=more),
+            env=environment(PATH=path, SLURM_JOB_ID=str(number), PROGRAM=str(program)),
         )  # fmt: skip
 
-    job(7, "--max_hours 1e-9")
-    job(8, "--max_hours 1e-9")
-    job(7, "")
+    job(7, tmp_path / "stopped.py")
+    job(8, tmp_path / "stopped.py")
+    job(7, REPO_ROOT / f"{SCRIPT}.py")
     assert (tmp_path / "requeued").read_text() == "requeue 7\nrequeue 8\n"
     (run,) = (tmp_path / "checkpoints/job_7").iterdir()
     assert read_json(run / "status.json")["state"] == "finished"

@@ -115,7 +115,7 @@ def add_run_arguments(
     add("--cache_dir", type=place, metavar="FOLDER",
         help="for decoded images; if not given, data/cache in the checkout")
     add("--cache_limit_gb", type=positive_float, default=4.0, help="largest image cache to build, in GB")
-    add("--max_hours", type=amount, default=0.0, help="stop after this time, as on SIGTERM; 0 = no limit")
+    add("--max_hours", type=amount, default=0.0, help="stop this long after the start, as SIGTERM does")
     add("--stall_timeout", type=amount, default=600.0,
         help="with several ranks, end the job if one takes this many seconds for a step; 0 = never")
     add("--check_data", action=switch, default=False, help="only read and check all input; exit code 0 or 3")

@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from utils.run.log import show
 from utils.run.status import Status
 
 SAVE_SIGNAL = getattr(signal, "SIGUSR1", None)  # Windows has none
+STARTED = time.monotonic()  # of this process, since this file is imported before torch
 
 
 def ending_signals() -> list[int]:
@@ -34,10 +37,13 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in ending_signals():
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    sys.unraisablehook = send_again
     if SAVE_SIGNAL:
         signal.signal(SAVE_SIGNAL, signal.SIG_IGN)  # only training has something to save
     code, ranks = 0, int(os.environ.get("WORLD_SIZE", 1))
     try:
+        if hours := options.get("max_hours"):
+            send_later(signal.SIGTERM, STARTED + 3600 * hours - time.monotonic())
         verdict = main(args)
         if options.get("require_learning") and verdict is not None and not verdict.learned:
             raise NotLearnedError(f"{verdict.word}: {verdict.reason}")
@@ -47,7 +53,7 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         end_status("interrupted", "stopped by Ctrl-C")
         code = 128 + signal.SIGINT
     except SystemExit as left:
-        end_status("interrupted", stopped_by(left.code))
+        end_status("interrupted", stopped_by(left.code, options.get("max_hours")))
         code = left.code
     except Exception as error:
         if isinstance(error, PermissionError) and error.filename:
@@ -76,8 +82,29 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         sys.exit(code)
 
 
-def stopped_by(code: object) -> str:
+def send_later(number: int, seconds: float) -> None:
+    """Send this process a signal after so many seconds, if it is still there."""
+    timer = threading.Timer(min(max(0.0, seconds), threading.TIMEOUT_MAX), signal.raise_signal, [number])
+    timer.daemon = True
+    timer.start()
+
+
+def send_again(ignored: Any) -> None:
+    """The hook for errors that Python only prints, such as those in __del__ or around a fork: the one with
+    which a signal ends the process would be lost there, so the signal comes again."""
+    code = getattr(ignored.exc_value, "code", None)
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        send_later(signal.SIGINT, 0.05)
+    elif issubclass(ignored.exc_type, SystemExit) and code in {128 + number for number in ending_signals()}:
+        send_later(code - 128, 0.05)
+    else:
+        sys.__unraisablehook__(ignored)
+
+
+def stopped_by(code: object, max_hours: float | None = None) -> str:
     """'stopped by SIGTERM' for exit code 143."""
+    if max_hours and time.monotonic() > STARTED + 3600 * max_hours:
+        return "--max_hours is over"
     names = {128 + number: number.name for number in signal.Signals}
     return f"stopped by {names.get(code, 'a signal')}"
 

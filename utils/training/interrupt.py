@@ -29,7 +29,7 @@ from utils.tasks import TASKS
 from utils.training.device import gpu_memory_mb
 from utils.training.distributed import gather
 
-SAVE, TERMINATED = 1, 128 + signal.SIGTERM  # or 128 + another signal; the largest wish wins
+SAVE = 1  # or 128 + a signal; the largest wish wins
 LOG_SECONDS = 60.0  # between two log lines in a long epoch
 BEAT_SECONDS = 5.0  # at least, between two writes of status.json
 # Where a rank waits for the others; on a GPU, check_finite is the first to wait for its collectives.
@@ -84,8 +84,8 @@ class Interrupt:
 
     def __init__(self, run: Any, save: Callable[[int, Tensor, float], None]):
         self.processes, self.status, self.save, args = run.processes, run.status, save, run.args
+        self.max_hours = args.max_hours
         self.max_batches, self.log_interval, self.trial = args.max_batches, args.log_interval, args.dry_run
-        self.deadline = time.monotonic() + 3600 * args.max_hours if args.max_hours else float("inf")
         self.wish, self.first_step, self.totals, self.timed = 0, 0, None, False
         self.look: Callable[[int, int, Any], None] = lambda epoch, step, batch: None  # set by Invariants
         self.samples, self.began, self.seconds_before = 0, 0.0, 0.0  # in this epoch
@@ -188,7 +188,7 @@ class Interrupt:
 
     def agreed(self) -> int:
         """The largest wish of all processes, the same answer in each."""
-        wish = max(self.wish, TERMINATED if time.monotonic() > self.deadline else 0)
+        wish = self.wish
         if self.group is not None:
             shared = torch.tensor(wish)
             dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.group)
@@ -199,7 +199,7 @@ class Interrupt:
         """End the process; last.pth holds what a resumed run needs."""
         if self.group is not None:
             dist.barrier(group=self.group)  # nobody leaves while the first process is still writing
-        reason = "--max_hours is over" if time.monotonic() > self.deadline else stopped_by(wish)
+        reason = stopped_by(wish, self.max_hours)
         LOG.info(reason if self.trial else f"{reason}; go on with --resume {self.status.path.parent}")
         self.status.end("interrupted", reason)
         raise SystemExit(wish)

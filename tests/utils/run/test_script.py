@@ -5,12 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 
 import pytest
 import torch
 
 import train_stage1
 from utils.metrics.verdict import Verdict
+from utils.run import script
 from utils.run.errors import CommandError, DataError, NonFiniteError
 from utils.run.folder import read_json
 from utils.run.log import format_duration, start_log
@@ -123,6 +126,44 @@ def test_a_signal_outside_of_training_leaves_with_its_code(tmp_path):
         assert read_json(tmp_path / "status.json")["reason"] == f"stopped by {number.name}"
         (tmp_path / "status.json").unlink()
     assert ending(lambda: signal.raise_signal(signal.SIGUSR1)) == 0
+
+
+class Loud:
+    """Raises what a signal's handler raises where Python only prints it, as it does around a fork."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_python_would_swallow_comes_again(number):
+    def build():
+        Loud(number)
+        time.sleep(1)
+
+    assert ending(build) == 128 + number
+
+
+def test_what_python_swallows_of_others_is_still_printed(capsys):
+    class Broken:
+        def __del__(self):
+            raise SystemExit("no signal")
+
+    assert ending(Broken) == 0
+    assert "SystemExit: no signal" in capsys.readouterr().err
+
+
+def test_max_hours_count_from_the_start_of_the_process_and_end_it_wherever_it_is(tmp_path, monkeypatch):
+    start_log(None)
+    monkeypatch.setattr(script, "STARTED", time.monotonic() - 7199.9)
+    for hours, code, reason in (2.1, 0, None), (2.0, 143, "--max_hours is over"):
+        (tmp_path / "status.json").unlink(missing_ok=True)
+        Status(tmp_path, epochs=3, patience=0)
+        assert ending(partial(time.sleep, 0.5), max_hours=hours) == code
+        assert read_json(tmp_path / "status.json")["reason"] == reason
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What a run says in the middle of a long epoch, and how long it may take."""
 
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -60,10 +59,3 @@ def test_a_signal_to_one_process_is_one_to_all(tmp_path):
         return int(interrupt.agreed() != 143)
 
     assert on_ranks(2, work) == [0, 0]
-
-
-def test_max_hours_are_hours(interrupt, monkeypatch):
-    begun = time.monotonic()
-    for hours, wish in ((1.9, 0), (2.1, 143)):
-        monkeypatch.setattr(time, "monotonic", lambda hours=hours: begun + 3600 * hours)
-        assert interrupt.agreed() == wish
