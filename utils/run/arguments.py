@@ -6,6 +6,7 @@ Precedence: defaults < args of `--config FILE` < typed flags, which bring the de
 """
 
 import argparse
+import contextlib
 import math
 import os
 import signal
@@ -65,13 +66,19 @@ class ScriptParser(argparse.ArgumentParser):
         if argv is None and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # run_script puts it back
         if argv is None and os.environ.get("RANK", "0") == "0":
-            print(f"{self.prog}: starting; PyTorch takes some seconds to load", flush=True)
+            with contextlib.suppress(OSError):  # a full disk; the run's own log comes later
+                print(f"{self.prog}: starting; PyTorch takes some seconds to load", flush=True)
 
     def typed(self, argv: Sequence[str] | None) -> list[str]:
         """The typed tokens (default: the command line), with --batch-size=4 spelled --batch_size=4."""
         known = {name.replace("-", "_"): name for name in self._option_string_actions}
         tokens = [token.partition("=") for token in (sys.argv[1:] if argv is None else argv)]
-        return [known.get(flag.replace("-", "_"), flag) + equals + value for flag, equals, value in tokens]
+        tokens = [(known.get(flag.replace("-", "_"), flag), *value) for flag, *value in tokens]
+        flags = [flag for flag, *_ in tokens]
+        for flag, action in self._option_string_actions.items():  # argparse would keep only the last list
+            if flags.count(flag) > 1 and action.nargs in ("+", "*") and not isinstance(action, ImageSize):
+                self.error(f"{flag} is given twice: pass all its values to one {flag}")
+        return list(map("".join, tokens))
 
     def error(self, message: str) -> None:
         unknown = message.split("unrecognized arguments: ")[-1] if "unrecognized" in message else ""
@@ -137,7 +144,7 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
         for action in rare:
             action.help = argparse.SUPPRESS
     args = first = parser.parse_args(typed)
-    if args.resume and args.config:
+    if args.resume not in (None, "auto") and args.config:
         parser.error("--resume and --config exclude each other: --resume already takes the flags of its run")
     if args.resume and (args.dry_run or args.check_data):
         parser.error("--resume goes on with a run, but --dry_run and --check_data are for new runs only")
@@ -161,7 +168,7 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
     if source:
         recorded = recorded_args(parser, Path(source))
         args = parser.parse_args(to_argv(parser, recorded) + typed)
-        if args.resume:
+        if not args.config:
             refuse_changes(parser, args, recorded)
         changed = [flag for flag in FOLLOWERS.keys() & recorded.keys() if vars(args)[flag] != recorded[flag]]
         free = {name for flag in changed for name in FOLLOWERS[flag] if parser.get_default(name) is None}
@@ -200,6 +207,8 @@ def to_argv(parser: ScriptParser, recorded: dict[str, Any]) -> list[str]:
         if value is None:
             continue
         if isinstance(action, argparse.BooleanOptionalAction):
+            if not isinstance(value, bool):
+                parser.error(f"{flag} in config.json: {value!r} is not true or false")
             argv.append(flag if value else "--no-" + flag[2:])
         elif isinstance(value, list):
             argv += [flag, *map(str, value)]

@@ -131,9 +131,12 @@ def align(cells: Sequence[Sequence[str]], between: str = "  ") -> list[str]:
 
 
 def show(text: str) -> None:
-    """Print in ASCII, flushed; end the process quietly if the reader has closed the pipe (`| head`)."""
+    """Print in ASCII, flushed; end the process quietly if the reader has closed the pipe (`| head`), and go
+    on if stdout is a file on a full disk."""
     try:
         print("\n".join(map(printable, text.split("\n"))), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
         sys.exit(0)
+    except OSError as error:
+        print(f"warning: stdout cannot be written: {error.strerror}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The command line: precedence, spelling, refusals."""
 
+import contextlib
 import json
 
 import pytest
@@ -70,6 +71,20 @@ def test_an_unset_variable_does_not_mean_the_default(script, flag, more, capsys)
     with pytest.raises(SystemExit) as stop:
         script.parse_args([*more, flag, ""])
     assert stop.value.code == 2 and f"argument {flag}: the text is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("script", "argv"),
+    [
+        (predict, "--run a --output out --input in --run b"),
+        (train_anomaly_with_labels, "--anomaly-ids 29 --anomaly_ids=30"),
+        (train_mae, "--exclude images_without_row --exclude rows_without_image"),
+    ],
+)
+def test_a_list_that_is_given_twice_would_be_half_forgotten(script, argv, capsys):
+    with pytest.raises(SystemExit):
+        script.parse_args(argv.split())
+    assert "is given twice: pass all its values to one --" in capsys.readouterr().err
 
 
 def test_a_weight_is_auto_or_a_number():
@@ -148,6 +163,12 @@ def test_a_typed_flag_brings_the_defaults_that_depend_on_it(tmp_path):
         assert (args.features, args.dropout, args.frame_rate) == (found, 0.4, 10.0)
 
 
+def test_a_repeated_run_can_be_requeued(tmp_path, capsys):
+    """--resume auto takes no flags of a run: it looks for one with those of --config."""
+    args = train_stage1.parse_args(["--config", save(tmp_path, epochs=7), "--resume", "auto", "--seed", "3"])
+    assert (args.resume, args.epochs, args.seed) == ("auto", 7, 3)
+
+
 def test_config_round_trip_gives_equal_args(tmp_path):
     path = save(tmp_path, learning_rate=0.1 + 0.2, data_path="/a folder/with spaces")
     args = train_stage1.parse_args(["--config", path])
@@ -169,6 +190,7 @@ def test_unknown_keys_and_bad_values_in_a_config_are_refused(tmp_path, capsys):
     for changes, message in (
         ({"epochz": 3}, "did you mean epochs"),
         ({"epochs": -1}, "whole number above 0"),
+        ({"amp": "False"}, "--amp in config.json: 'False' is not true or false"),
     ):
         with pytest.raises(SystemExit):
             train_stage1.parse_args(["--config", save(tmp_path, **changes)])
@@ -258,3 +280,9 @@ def test_a_command_says_that_it_starts_and_other_ranks_and_python_do_not(monkeyp
     monkeypatch.setenv("RANK", "1")
     parse_args()
     assert capsys.readouterr().out == ""
+    monkeypatch.setenv("RANK", "0")
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert parse_args().epochs == 3
+        with contextlib.suppress(OSError):
+            full.close()

@@ -1,5 +1,6 @@
 """What stdout shows: progress without a terminal, and lines beside a bar."""
 
+import errno
 import io
 import sys
 
@@ -23,6 +24,17 @@ def test_an_epoch_is_one_line_that_says_whether_it_is_the_best():
     line = "epoch 002/050 train_loss 0.3039 lr 0.001 1.6 s 812 samples/s"
     assert log.epoch_line(row, 50, ["train_loss"], best=False) == line
     assert log.epoch_line(row, 50, ["train_loss"], best=True) == f"{line} best"
+
+
+def test_text_for_a_full_disk_is_a_warning(monkeypatch, capsys):
+    def full(*texts, file=None, **options):
+        if file is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        file.write(*texts)
+
+    monkeypatch.setattr("builtins.print", full)
+    log.show("a table")
+    assert capsys.readouterr().err == "warning: stdout cannot be written: No space left on device"
 
 
 def test_what_fails_again_and_again_is_said_once_per_run(capsys):
