@@ -43,6 +43,8 @@ def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
             unfinished.unlink()  # its last process was killed while writing this file
         return run, lock
     parent = args.output_dir
+    if args.dry_run:
+        create_run_folder(parent, "trial").rmdir()  # a full run can make its folder there
     if args.dry_run or args.check_data:
         parent = tempfile.mkdtemp(prefix="trial_")
         atexit.register(shutil.rmtree, parent, ignore_errors=True)

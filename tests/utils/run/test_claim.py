@@ -58,6 +58,14 @@ def test_auto_takes_the_newest_run_that_would_become_the_same(tmp_path):
     assert new.parent == tmp_path and not any(new.iterdir())
 
 
+def test_a_dry_run_finds_out_whether_a_run_could_write_there(tmp_path):
+    new = claimed(tmp_path / "new", None, dry_run=True)
+    assert tmp_path not in new.parents and not any((tmp_path / "new").iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(CommandError, match="cannot make a folder in .*Not a directory"):
+        claimed(tmp_path / "file" / "new", None, dry_run=True)
+
+
 def test_files_that_a_killed_process_began_are_removed_unless_it_may_be_alive(tmp_path):
     run = unfinished(tmp_path, "000000")
     half, other = run / ".history.json.4711.tmp", run / ".evaluation_report.txt.4712.tmp"
