@@ -2,8 +2,8 @@
 
     ensure_sample("jrdb", "data/sample_jrdb")
 
-SYNTHETIC.json in a sample holds its kind, generator version, size and seed. A sample of another version, size
-or seed is rebuilt; a folder that is not a sample is left alone.
+SYNTHETIC.json in a sample holds its kind, generator version, size and seed, and a hash of its files. A sample
+of another version, size or seed is rebuilt; a folder with any other file in it is left alone.
 """
 
 import importlib
@@ -11,11 +11,11 @@ import json
 import shutil
 from pathlib import Path
 
-from datasets.cache import build_once
+from datasets.cache import build_once, fingerprint
 from utils.run.errors import CommandError, suggest
 from utils.run.log import LOG
 
-KINDS = ("anovox", "jrdb", "ultrasound")
+KINDS, ABOUT = ("anovox", "jrdb", "ultrasound"), "SYNTHETIC.json"
 
 
 def ensure_sample(kind: str, directory: Path | str, size: str = "small", seed: int = 0) -> Path:
@@ -30,28 +30,38 @@ def ensure_sample(kind: str, directory: Path | str, size: str = "small", seed: i
         raise CommandError(f"sample {kind}: no size {size!r}; {known}")
     wanted = {"kind": kind, "version": generator.VERSION, "size": size, "seed": seed}
 
-    about = directory / "SYNTHETIC.json"
-
     def find() -> Path | None:
-        try:
-            return directory if wanted.items() <= json.loads(about.read_text()).items() else None
-        except (OSError, ValueError):  # there is none, or it is damaged
-            return None
+        return directory if wanted.items() <= read_about(directory).items() else None
 
     def build(folder: Path) -> None:
         in_use = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
-        if in_use and not about.exists():
+        if in_use and read_about(directory).get("files") != hash_files(directory):
             raise CommandError(
-                f"{directory}: in the way of the built-in sample, but not a sample itself\n"
+                f"{directory}: in the way of the built-in sample, with files that are not of one\n"
                 "  move it, or give another folder: one with your own data, or a new one for the sample"
             )
         LOG.info(f"sample {kind}: generating the {size} sample (synthetic, seed {seed}) in {directory}")
         folder.mkdir()
         generator.generate(folder, size, seed)
+        write_json(folder / ABOUT, read_about(folder) | {"files": hash_files(folder)}, indent=2)
         if directory.exists():
             shutil.rmtree(directory)
 
     return build_once(directory, f"sample {kind}", find, build)
+
+
+def read_about(directory: Path) -> dict:
+    """SYNTHETIC.json of a sample; {} if there is none, or it is damaged."""
+    try:
+        return json.loads((directory / ABOUT).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def hash_files(directory: Path) -> str:
+    """A hash of the names and sizes of all files but SYNTHETIC.json."""
+    files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
+    return fingerprint({name: path.stat().st_size for name, path in files.items() if name != ABOUT})
 
 
 def write_json(path: Path, content: dict, indent: int | None = None) -> None:

@@ -5,7 +5,7 @@
     python -m datasets.samples jrdb DIR --preview                    also draw its annotations
 
 The same size and seed give the same files on every machine. If DIR already holds this sample it is left as it
-is; another built-in sample in it is replaced; anything else is refused.
+is; another built-in sample in it is replaced, unless files were added or changed; anything else is refused.
 """
 
 import argparse

@@ -41,6 +41,21 @@ def test_wrong_words_are_answered_with_the_right_ones(argv, said, capsys):
     assert all(part in answer for part in said.split(".*")) and len(answer.splitlines()) <= 5
 
 
+def test_somebodys_files_in_a_sample_are_left_alone(tmp_path):
+    folder = tmp_path / "sample"
+    for seed in (0, 1):
+        run("ultrasound", folder, "--size", "tiny", "--seed", seed)
+    mine = folder / "notes.txt"
+    for path, text in (mine, "three years"), (folder / "TA" / "split.json", "{}"):
+        before = path.read_text() if path.exists() else None
+        path.write_text(text)
+        with pytest.raises(CommandError, match="in the way of the built-in sample, with files that are not"):
+            run("ultrasound", folder, "--size", "tiny")
+        assert path.read_text() == text
+        path.write_text(before) if before else path.unlink()
+    run("ultrasound", folder, "--size", "tiny")
+
+
 def test_somebodys_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("three years")
     with pytest.raises(CommandError, match="(?s)in the way of the built-in sample.*another folder"):
