@@ -114,6 +114,15 @@ def folds_of(name, count=3):
     return [fold_of(name, k) for k in range(1, count + 1)]
 
 
+def copy_of(run, folder, seed=42, **args):
+    """The same run as if of another seed and other flags."""
+    copied = Path(shutil.copytree(run, folder / run.name))
+    config = read_json(run / "config.json")
+    config |= {"seed": seed, "args": config["args"] | {"seed": seed} | args}
+    write_json(copied / "config.json", config)
+    return copied
+
+
 def compare(tmp_path, *runs):
     argv = ["--folds", *map(str, runs), "--picture_dir", str(tmp_path), "--name", "x"]
     compare_runs.main(compare_runs.parse_args(argv))
@@ -204,10 +213,7 @@ def test_two_recipes_are_paired_on_everybody(tmp_path, capsys):
     """Of whatever seed: other folds hold the same samples."""
     first, second = folds_of("train_stage1"), []
     for k, run in enumerate(first):
-        second.append(Path(shutil.copytree(run, tmp_path / str(k) / run.name)))
-        config = read_json(run / "config.json")
-        config |= {"seed": 7, "args": config["args"] | {"seed": 7, "learning_rate": 0.1}}
-        write_json(second[-1] / "config.json", config)
+        second.append(copy_of(run, tmp_path / str(k), seed=7, learning_rate=0.1))
         table = pandas.read_csv(run / "test_predictions.csv")
         table.sample(frac=1, random_state=0).assign(score=0.5).to_csv(second[-1] / "test_predictions.csv")
     compare(tmp_path, *first, *second)
@@ -238,15 +244,20 @@ def test_missing_and_doubled_folds_are_said(tmp_path, capsys):
 
 
 def test_a_recipe_without_one_fold_says_which(tmp_path, capsys):
-    first, second = folds_of("train_stage1"), []
-    for run in first[:2]:
-        second.append(Path(shutil.copytree(run, tmp_path / f"b{len(second)}" / run.name)))
-        config = read_json(run / "config.json")
-        write_json(second[-1] / "config.json", config | {"args": config["args"] | {"learning_rate": 0.1}})
+    first = folds_of("train_stage1")
+    second = [copy_of(run, tmp_path / str(k), learning_rate=0.1) for k, run in enumerate(first[:2])]
     compare(tmp_path, *first, *second)
     said = capsys.readouterr().out
     assert "B, seed 42: no finished run of fold 3/3" in said
     assert "no paired difference for B: pooled, 2 of 3 folds was tested on other samples" in said
+
+
+def test_seeds_that_lack_a_fold_are_not_averaged_with_those_that_lack_none(tmp_path, capsys):
+    runs = folds_of("train_stage1")
+    whole = [copy_of(run, tmp_path / f"seed7_{k}", seed=7) for k, run in enumerate(runs)]
+    compare(tmp_path, *runs, copy_of(runs[0], tmp_path / "seed8", seed=8), *whole)
+    (mean,) = [line for line in capsys.readouterr().out.splitlines() if "mean +- sd" in line]
+    assert "mean +- sd of 2 seeds" in mean and mean.count("+- 0.000") == mean.count("+-") - 1 > 0
 
 
 def test_what_can_not_be_pooled_is_refused(tmp_path):

@@ -48,9 +48,11 @@ class Condition:
     @property
     def distinct(self) -> list[RunView]:
         """The newest finished run of each seed (the newest at all if none is finished): repeating a seed adds
-        no second sample of the experiment."""
+        no second sample of the experiment. Of pooled folds the seeds that lack none, so that all of them
+        judge the same samples."""
         if self.pooled:
-            return list(self.pooled)
+            most = max(len(view.table) for view in self.pooled)
+            return [view for view in self.pooled if len(view.table) == most]
         newest = sorted(self.runs, key=lambda view: (bool(view.results), start_of(view.folder)))
         return list({view.config.get("seed"): view for view in newest}.values())
 

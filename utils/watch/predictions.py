@@ -131,7 +131,7 @@ def pool_folds(condition: "Condition") -> tuple["Condition", list[str]]:
             notes.append(f"{name}: {counted(doubled, 'folds')} ran twice, the newest run of each counts")
         if missing := [fold for fold in every if fold not in folds]:
             what = f"no finished run of fold {', '.join(missing)}: its {groups} are not judged"
-            notes.append(f"{name}: {what}, and it cannot be paired with a recipe that has all folds")
+            notes.append(f"{name}: {what}, and it is not compared or averaged with seeds that have all folds")
         if folds:
             pooled.append(pool([folds[fold] for fold in every if fold in folds], count))
             notes.append(f"{name}, {pooled[-1].name}: {pooled[-1].verdict}")
