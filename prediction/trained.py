@@ -24,6 +24,7 @@ from utils.report.results import write_table
 from utils.run.errors import CommandError
 from utils.run.find import check_script, find_checkpoint, find_run, find_runs, is_pattern, is_run, script_of
 from utils.run.folder import read_json, read_record
+from utils.run.leakage import warn_of_verdict
 from utils.run.log import LOG
 from utils.tasks import TASKS
 from utils.training import distributed
@@ -162,14 +163,6 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
     chosen = [key for key in CHOSEN if first.state.get(key) is not None]
     means = {key: float(np.mean([member.state[key] for member in members])) for key in chosen}
     return replace(first, state=first.state | means, together=tuple(members))
-
-
-def warn_of_verdict(run: Path) -> None:
-    """Warn if a run did not end LEARNED."""
-    if not (run / "results.json").is_file():
-        LOG.warning(f"{run} is not the folder of a finished run: it is unknown what this model has learned")
-    elif (results := read_record(run / "results.json", "verdict", "verdict_reason"))["verdict"] != "LEARNED":
-        LOG.warning(f"{run} ended {results['verdict']} ({results['verdict_reason']})")
 
 
 def open_trained(place: str | Path, device: torch.device, checkpoint: str | None = None) -> Trained:

@@ -1,11 +1,12 @@
-"""Whether a model is judged on its training data, recognised under any name by hashes of its contents."""
+"""Whether a model is judged on its training data, recognised under any name by hashes of its contents, and
+what an earlier run has learned."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.run.errors import CommandError, some
-from utils.run.folder import read_json
+from utils.run.folder import read_json, read_record
 from utils.run.log import LOG
 
 Hashes = Mapping[str, Sequence[str]]  # group -> hash of everything in it, then a hash of each item
@@ -37,3 +38,11 @@ def refuse_judged(path: Path, state: Mapping[str, Any], data: Any, flag: str, by
             f"and test: {some(seen, 3)}\n  {path}, with {same}\n"
             f"  split both alike (--fold, --seed, --split_method), or give another {flag}"
         )
+
+
+def warn_of_verdict(run: Path) -> None:
+    """Warn if a run did not end LEARNED."""
+    if not (run / "results.json").is_file():
+        LOG.warning(f"{run} is not the folder of a finished run: it is unknown what this model has learned")
+    elif (results := read_record(run / "results.json", "verdict", "verdict_reason"))["verdict"] != "LEARNED":
+        LOG.warning(f"{run} ended {results['verdict']} ({results['verdict_reason']})")

@@ -24,7 +24,7 @@ from utils.run.claim import claim_folder
 from utils.run.errors import CommandError, counted
 from utils.run.find import find_checkpoint, list_runs
 from utils.run.folder import is_finished, plain, read_json, write_arrays, write_json
-from utils.run.leakage import refuse_judged
+from utils.run.leakage import refuse_judged, warn_of_verdict
 from utils.run.log import LOG, epoch_line, start_log, stop_log
 from utils.run.signs import history_signs
 from utils.run.status import Status
@@ -88,7 +88,8 @@ class Run:
         return self.args.check_data
 
     def check_start(self, data: Any) -> None:
-        """CommandError if an earlier run that this one starts from was trained on val or test."""
+        """CommandError if an earlier run that this one starts from was trained on val or test; a warning if
+        that did not end LEARNED."""
         flag = "stage1_checkpoint" if hasattr(self.args, "stage1_checkpoint") else "weights"
         try:
             state = load_checkpoint(path := find_checkpoint(vars(self.args)[flag]))
@@ -96,6 +97,7 @@ class Run:
             return
         same = flag != "weights" or state["trained_on"]["fingerprint"] == self.trained_on["fingerprint"]
         refuse_judged(path, state, data, f"--{flag}", by_name=same)
+        warn_of_verdict(path.parent)
 
     def loaders(
         self, train: Any, parts: Mapping[str, Any], batch: int

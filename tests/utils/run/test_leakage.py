@@ -6,7 +6,7 @@ import pytest
 
 from utils.run.errors import CommandError
 from utils.run.folder import write_json
-from utils.run.leakage import refuse_judged, shared
+from utils.run.leakage import refuse_judged, shared, warn_of_verdict
 
 STATE = {"trained_on": {"split": {"train": ["a", "b"], "val": ["c"]}}, "args": {"fold": None}}
 
@@ -34,6 +34,17 @@ def test_copies_of_train_data_are_refused_in_val_and_test_alone(tmp_path):
     judged(tmp_path, {"t": copy})  # to be trained on again
     judged(tmp_path, {"v": ["X", "3"]})  # it was val there too
     judged(tmp_path, {}, val=["a"])  # another group of the same name
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [("LEARNED", None), ("NOT JUDGED", "ended NOT JUDGED (few)"), (None, "is unknown what")],
+)
+def test_a_start_that_learned_nothing_or_has_not_finished_is_told(tmp_path, caplog, verdict, said):
+    if verdict:
+        write_json(tmp_path / "results.json", {"verdict": verdict, "verdict_reason": "few"})
+    warn_of_verdict(tmp_path)
+    assert said in caplog.text if said else not caplog.text
 
 
 def test_groups_of_the_same_data_are_known_by_name_without_hashes(tmp_path, caplog):
