@@ -91,6 +91,7 @@ class Trained:
         if tables["skipped"].empty:
             del tables["skipped"]
         if args.output is not None:
+            Path(args.output, "skipped.csv").unlink(missing_ok=True)  # of an earlier call
             for name, table in tables.items():
                 write_table(Path(args.output, f"{name}.csv"), table)
             show(Path(args.output))
@@ -121,11 +122,11 @@ class Trained:
         """Log whether groups in the input are called like groups that a run was trained on."""
         present = set(names)
         for member in self.members:
-            file = member.path.parent / "split.json"
-            trained = read_record(file, "train")["train"] if file.is_file() else ()
+            trained = member.state["trained_on"]["split"]["train"]
             if known := present & set(map(scenario_of, trained)):
-                what = f"{len(known)} of {len(present)} {self.task['groups']} are called like those of {file}"
-                LOG.info(f"{what}, train: if they are the same, predictions for them are too good")
+                what = f"{len(known)} of {len(present)} {self.task['groups']} are called like those"
+                same = "if they are the same, predictions for them are too good"
+                LOG.info(f"{what} that {member.path} was trained on: {same}")
 
 
 def spread(count: int, most: int) -> np.ndarray:

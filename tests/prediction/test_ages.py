@@ -187,6 +187,9 @@ def test_a_broken_file_costs_its_own_prediction_only(outspoken, tmp_path):
     pandas.testing.assert_frame_equal(rest, expected, check_dtype=False, atol=2e-3)
     skipped = pandas.read_csv(tmp_path / "out" / "skipped.csv")
     assert skipped["file"].tolist() == [broken.name] and "not a readable image" in skipped["reason"][0]
+    shutil.copy(tiny_runs.ultrasound() / broken.name, broken)
+    run(outspoken, images, tmp_path / "out")
+    assert not (tmp_path / "out" / "skipped.csv").exists()
     for path in images.iterdir():
         path.write_bytes(b"")
     with pytest.raises(DataError, match="the other 0 are predicted"):

@@ -1,6 +1,5 @@
 """predict.py on AnoVox scenarios: the scores of the run's own test pass, with and without ground truth."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,9 @@ from utils.run.folder import read_json
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 
-def run(folder, output, *more) -> pandas.DataFrame:
-    argv = ["--run", tiny_runs.run_of("train_anomaly_with_labels"), "--input", folder, "--output", output]
-    argv += ["--device", "cpu", "--max_pictures", 0, *more]
+def run(folder, output, *more, trained=None) -> pandas.DataFrame:
+    argv = ["--run", trained or tiny_runs.run_of("train_anomaly_with_labels"), "--input", folder]
+    argv += ["--output", output, "--device", "cpu", "--max_pictures", 0, *more]
     predict.main(predict.parse_args([str(token) for token in argv]))
     return pandas.read_csv(output / "predictions.csv")
 
@@ -73,11 +72,12 @@ def test_the_order_of_runs_does_not_matter(unlabelled, tmp_path):
 
 
 def test_scenarios_that_were_trained_on_in_blocks_are_known(unlabelled, tmp_path, caplog):
-    file = shutil.copy(tiny_runs.run_of("train_anomaly_with_labels") / "best_auroc.pth", tmp_path)
+    file = tiny_runs.run_of("train_anomaly_with_labels") / "best_auroc.pth"
+    trained = open_trained(shutil.copy(file, tmp_path), torch.device("cpu"))
     block = f"{scenario_folders(unlabelled)[0].name}:0-400"
-    (tmp_path / "split.json").write_text(json.dumps({"train": [block], "val": [], "test": []}))
-    open_trained(Path(file), torch.device("cpu")).predict(unlabelled)
-    assert "1 of 3 scenarios are called like those of" in caplog.text
+    trained.state["trained_on"]["split"]["train"] = [block]
+    trained.predict(unlabelled)
+    assert "1 of 3 scenarios are called like those that" in caplog.text
 
 
 def test_scans_that_say_less_than_those_of_the_training_are_a_warning(unlabelled, tmp_path, capsys):
@@ -130,7 +130,7 @@ def test_bad_input_is_one_clear_error(unlabelled, tmp_path):
     checkpoint = load_checkpoint(tiny_runs.run_of("train_anomaly_with_labels") / "best_auroc.pth")
     checkpoint["args"]["cache_dir"] = "/proc/of_another_machine"
     save_checkpoint(tmp_path / "moved.pth", checkpoint)
-    assert len(run(tmp_path / "packed", tmp_path / "out", "--run", tmp_path / "moved.pth")) == 4
+    assert len(run(tmp_path / "packed", tmp_path / "out", trained=tmp_path / "moved.pth")) == 4
     damaged = tmp_path / "damaged"
     shutil.copytree(unlabelled, damaged)
     frame_files(scenario_folders(damaged)[1], "LIDAR")[0].unlink()
