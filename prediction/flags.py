@@ -45,10 +45,11 @@ def read_otherwise(
         if not hasattr(recorded, name):
             own = [f"--{flag}" for flag in names if hasattr(recorded, flag)]
             raise CommandError(f"--{name}: a run of {script} has only {', '.join(own)}")
-        changed |= same_place(name, value) != same_place(name, getattr(recorded, name))
+        if same_place(name, value) != same_place(name, getattr(recorded, name)):
+            changed = True
+            if name == "image_dir":
+                recorded.excel_path = typed.excel_path  # the run's table lists other people
         setattr(recorded, name, value)
-    if getattr(typed, "image_dir", None) is not None and typed.excel_path is None:
-        recorded.excel_path = None  # the run's table lists other people
     return changed
 
 

@@ -1,6 +1,7 @@
 """evaluate.py gives the figures of the run itself, judges both stages over every pair there is, and says
 what a failing sensor costs."""
 
+import argparse
 import functools
 import json
 import shutil
@@ -21,6 +22,7 @@ from datasets.jrdb.labels import IMAGE_FOLDER
 from datasets.samples.ultrasound import generate
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
+from prediction.flags import read_otherwise
 from prediction.judged import Judge
 from prediction.trained import open_trained
 from prediction.trials import judge_pastes
@@ -254,6 +256,14 @@ def test_an_external_cohort_is_judged_whole_against_the_runs_own_baseline(run_of
     expected = rows.groupby("subject")["age"].first().sub(mean).abs().mean()
     assert results["baselines"]["train mean"]["subject_mae"] == pytest.approx(expected, rel=1e-5)
     assert "judged 16 of 16 subjects" in (folder / "evaluation_report.txt").read_text().splitlines()[2]
+
+
+def test_other_images_do_not_keep_the_table_of_the_run_and_its_own_do():
+    for images, changed, table in ("/a", False, "/a.csv"), ("/b", True, None):
+        recorded = argparse.Namespace(image_dir="/a", excel_path="/a.csv")
+        typed = argparse.Namespace(image_dir=images, excel_path=None)
+        assert read_otherwise(recorded, typed, "train_mae.py") == changed
+        assert recorded.excel_path == table
 
 
 def test_who_was_trained_on_is_refused_under_any_name(run_of, tmp_path):
