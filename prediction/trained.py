@@ -21,6 +21,7 @@ from datasets.jrdb.load import names_of
 from prediction.flags import PREDICTING, read_otherwise
 from prediction.skipped import tell_skipped
 from utils.report.results import write_table
+from utils.run.arguments import MAY_MOVE
 from utils.run.errors import CommandError
 from utils.run.find import check_script, find_checkpoint, find_run, find_runs, is_pattern, is_run, script_of
 from utils.run.folder import read_json, read_record
@@ -184,18 +185,21 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
     if name not in (None, state["script"]):
         raise CommandError(f"{path} was written by {state['script']}, the run {place} by {name}")
 
+    moved: dict[str, Any] = {}  # where the data is since a resumed run found it
     if is_run(path.parent) and script_of(path.parent) == state["script"]:
         config = read_record(path.parent / "config.json", "args", "dataset")
         split = path.parent / "split.json"
         now = {"fingerprint": config["dataset"].get("fingerprint")}
         now["split"] = read_json(split) if split.is_file() else state["trained_on"]["split"]
         refuse_foreign(path, state, config["args"], now)
+        moved = {name: value for name, value in config["args"].items() if name in MAY_MOVE}
 
     script = importlib.import_module(state["script"].removesuffix(".py"))  # one of TASKS
     # The checkpoint holds all weights; the pretrained weights need not be on this machine. What the data
     # decided, such as the grey range, stands for a flag that was not given.
     decided = {key: state[key] for key in state.get("values", ()) if state["args"].get(key, "") is None}
-    args = argparse.Namespace(**vars(script.parse_args([])) | state["args"] | decided | {"weights": "none"})
+    recorded = state["args"] | decided | moved | {"weights": "none"}
+    args = argparse.Namespace(**vars(script.parse_args([])) | recorded)
     if task["data"] == "anovox":  # weights belong to the names of classes and features
         check_names(path, state, class_names=list(CLASSES))
     elif task["data"] == "jrdb":

@@ -14,6 +14,7 @@ import torch
 
 import train_mae
 from datasets.jrdb.labels import LABEL_FOLDER
+from prediction.trained import open_trained
 from tests.faults.children import held_by_another, in_a_child
 from tests.faults.stopped_runs import (
     AGES,
@@ -246,7 +247,7 @@ def test_every_flag_that_makes_another_run_is_refused_with_both_values(script, m
         if name in ("help", "help_all", argparse.SUPPRESS, *arguments.NOT_RECORDED):
             continue
         typed = another(action, recorded[name])
-        if name in arguments.MAY_CHANGE_ON_RESUME - {"epochs", "device"} | arguments.DATA_PATHS:
+        if name in arguments.MAY_CHANGE_ON_RESUME - {"epochs", "device"} | arguments.MAY_MOVE:
             assert getattr(module.parse_args(["--resume", str(run), *typed]), name) != recorded[name]
             continue
         if name == "device" or (name == "epochs" and recorded.get("scheduler") != "cosine"):
@@ -390,7 +391,34 @@ def test_data_that_moved_is_passed_again(tmp_path, monkeypatch):
     (run / "status.json").write_text("")  # as after a power cut
     resume(SCRIPT, run, "--data_path", str(moved))
     assert_same_run(whole_run(SCRIPT), run)
-    assert read_json(run / "config.json")["args"]["data_path"] == str(moved)
+    recorded = read_json(run / "config.json")
+    assert recorded["args"]["data_path"] == recorded["dataset"]["data_path"] == str(moved)
+    assert open_trained(run, torch.device("cpu")).args.data_path == str(moved)
+
+
+def test_files_that_shape_the_run_may_move_but_not_change(tmp_path, monkeypatch):
+    files = {"split_method": tmp_path / "my.json", "class_map": tmp_path / "classes.json"}
+    shutil.copy(whole_run(SCRIPT) / "split.json", files["split_method"])
+    write_json(files["class_map"], {"walking together": "others"})
+    flags = [word for name, path in files.items() for word in (f"--{name}", path)]
+    run = stopped(monkeypatch, SCRIPT, tmp_path / "runs", 2, signal.SIGTERM, *flags)
+    write_json(other := tmp_path / "other.json", {"walking together": "standing together"})
+    files["class_map"].rename(moved := tmp_path / "moved.json")
+    files["split_method"].unlink()
+    own = ["--split_method", str(run / "split.json"), "--class_map"]
+    with pytest.raises(CommandError, match="class_map .*other.json: other contents than in config.json"):
+        resume(SCRIPT, run, *own, str(other))
+    resume(SCRIPT, run, *own, str(moved))
+    assert read_json(run / "config.json")["args"]["class_map"] == str(moved)
+
+
+def test_a_run_that_was_copied_without_its_best_epoch_is_refused_before_training(tmp_path, monkeypatch):
+    look = steps_per_epoch(whole_run(SCRIPT)) + 2
+    run = stopped(monkeypatch, SCRIPT, tmp_path, look, signal.SIGTERM)
+    (run / "best_f1.pth").unlink()
+    with pytest.raises(CommandError, match="best_f1.pth is missing, which the end of the run needs\ncopy it"):
+        resume(SCRIPT, run)
+    assert load_checkpoint(run / "last.pth")["epoch"] == 1
 
 
 def test_a_last_pth_of_a_run_on_other_data_is_refused(tmp_path, monkeypatch):

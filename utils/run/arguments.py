@@ -37,7 +37,8 @@ OFTEN = {
     "id_pattern", "target_unit", "group_column", "model", "freeze_batchnorm", "label", "camera",
     "holdout_towns", "max_points", "image_encoder", "modality", "fusion",
 }  # fmt: skip
-DATA_PATHS = {"data_path", "image_dir", "excel_path"}  # --resume compares data by content, wherever it is
+DATA_PATHS = {"data_path", "image_dir", "excel_path"}
+MAY_MOVE = DATA_PATHS | {"split_method", "class_map"}  # --resume compares contents, wherever the files are
 SPLITS = ("split_method", "test_size", "val_size", "holdout_towns")  # --fold replaces these
 # Flags without a default of their own: it depends on another flag, and so did the value that is recorded.
 FOLLOWERS = {
@@ -221,7 +222,7 @@ def refuse_changes(parser: ScriptParser, args: argparse.Namespace, recorded: dic
     """A resumed run must stay the same run: parser.error lists every typed flag that would change it."""
     fewest = min(args.epochs, recorded["epochs"])
     shaped = recorded.get("scheduler") == "cosine" or recorded.get("warmup_epochs", 0) >= fewest
-    may_change = MAY_CHANGE_ON_RESUME | DATA_PATHS
+    may_change = MAY_CHANGE_ON_RESUME | MAY_MOVE
     may_change -= {"epochs"} if shaped else set()  # the schedule depends on epochs
     changed = [key for key, old in recorded.items() if getattr(args, key) != old and key not in may_change]
     if changed:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME
+from utils.run.arguments import MAY_CHANGE_ON_RESUME, MAY_MOVE
 from utils.run.errors import CommandError
 from utils.run.folder import plain, write_bytes, write_json
 from utils.run.log import LOG, run_goes_on
+from utils.tasks import TASKS
 from utils.training.config import check_recipe
 from utils.training.interrupt import Interrupt
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 OTHER_CODE = "use it with the commit that config.json beside it names, or train again"
-PLACES = DATA_PATHS | {"output_dir", "stage1_checkpoint", "weights"}
+PLACES = MAY_MOVE | {"output_dir", "stage1_checkpoint", "weights"}
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
@@ -62,7 +63,10 @@ class Checkpoint:
         CommandError if the code now has another recipe than the run had."""
         if self.run.args.resume:
             check_recipe(self.run, criterion, self.parts["optimizer"], self.parts["scheduler"])
-            state = self.load("last.pth")
+            state, best = self.load("last.pth"), TASKS[self.run.script]["checkpoint"]
+            if state["epoch"] and not (self.run.folder / best).is_file():
+                what = f"{self.run.folder / best} is missing, which the end of the run needs"
+                raise CommandError(f"{what}\ncopy it here, or start a new run with --config")
             refuse_foreign(self.run.folder / "last.pth", state, vars(self.run.args), self.run.trained_on)
             for name, part in self.parts.items():
                 if state[name]:  # the scaler's is empty unless --amp means float16

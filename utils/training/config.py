@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME, NOT_RECORDED
+from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME, MAY_MOVE, NOT_RECORDED
 from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, plain, read_json, read_record, write_json
 from utils.run.log import LOG, align
@@ -60,6 +60,9 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
     changed = [f"  fingerprint of the data: recorded {old}, now {new}"] if old != new else []
     if read_json(path := Path(args.resume) / "split.json") != split:
         changed.append(f"  split: recorded in {path}, now another (put the data's own split.json back)")
+    described = describe_run(run)
+    if recorded.get("class_map") != described["class_map"]:
+        changed.append(f"  --class_map {args.class_map}: other contents than in config.json")
     if batch * before % world:
         changed.append(f"  {batch * before} samples a step ({batch} on {before}) cannot be split by {world}")
     if changed:
@@ -71,7 +74,6 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
             f"{world} process(es) with {args.batch_size} samples a step each, {before} with {batch} before: "
             "the same run within rounding only without dropout, random depth and trained BatchNorm"
         )
-    described = describe_run(run)
     if (begun := recorded.get("git", described["git"])) != described["git"]:
         LOG.warning(f"the run began with the code {begun}, as config.json says; now it is {described['git']}")
     before, now = deciding(recorded), deciding(described)
@@ -136,9 +138,10 @@ def check_ranks(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]
 def record_resumed(run: "Run") -> None:
     """Write the flags that --resume may change to config.json, where --resume and --config will look."""
     args, recorded = run.args, read_json(run.folder / "config.json")
-    changeable = MAY_CHANGE_ON_RESUME - NOT_RECORDED | DATA_PATHS
+    changeable = MAY_CHANGE_ON_RESUME - NOT_RECORDED | MAY_MOVE
     now = {key: value for key, value in vars(args).items() if key in changeable}
     recorded["args"] |= now
+    recorded["dataset"] = run.described  # the same data, which may have moved
     recorded["training"] |= {key: now[key] for key in now.keys() & recorded["training"].keys()}
     recorded["optimizations"]["early_stopping"] = args.patience > 0
     write_json(run.folder / "config.json", recorded)
