@@ -222,8 +222,14 @@ def in_processes(work: Callable, jobs: Sequence, processes: int) -> Iterator:
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     chunk = max(1, min(8, len(jobs) // (4 * processes)))
     context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(processes, context, _start_worker, (work, os.getpid())) as pool:
-        yield from pool.map(_do, jobs, chunksize=chunk)
+    try:
+        with ProcessPoolExecutor(processes, context, _start_worker, (work, os.getpid())) as pool:
+            yield from pool.map(_do, jobs, chunksize=chunk)
+    except BaseException:  # a signal while the pool forks: what it has begun would wait for work for ever
+        for worker in multiprocessing.active_children():
+            if not worker.daemon:  # not one of a loader
+                worker.terminate()
+        raise
 
 
 _work = None  # the function of this worker process, sent once instead of with every job

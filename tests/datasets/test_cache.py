@@ -165,6 +165,17 @@ def test_a_killed_build_is_not_mistaken_for_a_complete_one(tmp_path):
     assert not list((tmp_path / "cache").glob("*.partial"))
 
 
+def test_a_signal_while_the_workers_start_leaves_none(tmp_path, monkeypatch):
+    kind, begun = multiprocessing.context.ForkProcess, multiprocessing.active_children
+    start = kind.start
+    monkeypatch.setattr(kind, "start", lambda self: sys.exit(143) if begun() else start(self))
+    with pytest.raises(SystemExit):
+        World(tmp_path, 40).open(cores=2)
+    for child in begun():
+        child.join(10)
+    assert not begun()
+
+
 def test_a_killed_worker_is_an_error_and_not_a_hang(tmp_path):
     world = World(tmp_path, 40)
     with pytest.raises(ScriptError, match="a process that decodes images was killed"):
