@@ -34,7 +34,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     try:
         write_bytes(path, buffer.getbuffer())
     except CommandError as error:
-        remedy = "nothing was saved yet, so begin again with --config RUN"
+        remedy = f"nothing was saved yet, so begin again with --config {Path(path).parent}"
         if (Path(path).parent / "last.pth").exists():
             remedy = "the checkpoint before it is complete: go on with --resume"
         raise CommandError(f"{error}\n{remedy}") from error
