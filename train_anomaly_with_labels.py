@@ -247,6 +247,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     run = open_run(args, SCRIPT, VERSION, __doc__)
     if run is None:
         return None
+    bare, weights = build_model(args)  # before the data: missing weights are an error at once
 
     # Data
     data = build_datasets(args)
@@ -255,7 +256,6 @@ def main(args: argparse.Namespace) -> Verdict | None:
     train_loader, loaders = run.loaders(data.train, data.parts, EVALUATION_BATCH)  # batches by __getitems__
 
     # Model
-    bare, weights = build_model(args)
     model = run.place(bare)
 
     # Recipe

@@ -182,6 +182,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     run = open_run(args, SCRIPT, VERSION, __doc__)
     if run is None:
         return None
+    bare, weights = build_model(args)  # before the data: missing weights are an error at once
 
     # Data
     data = build_datasets(args)
@@ -190,7 +191,6 @@ def main(args: argparse.Namespace) -> Verdict | None:
     train_loader, loaders = run.loaders(data.train, data.parts, EVALUATION_BATCH)  # batches by __getitems__
 
     # Model
-    bare, weights = build_model(args)
     bare.fit(torch.from_numpy(data.train.ages))
     model = run.place(bare)
     judged = copy.deepcopy(bare) if args.ema_decay else bare  # evaluated, and saved as `model`

@@ -268,10 +268,19 @@ def test_a_run_needs_no_network(script, tmp_path, offline):
     assert (only_run(tmp_path) / "results.json").exists()
 
 
-def test_weights_that_are_not_on_the_machine_are_one_clear_error(tmp_path, offline, monkeypatch, capsys):
+@pytest.mark.parametrize(("script", "flag"), [
+    *((name, "--model") for name in AGES), ("train_stage1", "--backbone"),
+    ("train_anomaly_with_labels", "--image_encoder"),
+])  # fmt: skip
+def test_weights_that_are_not_on_the_machine_are_one_clear_error(
+    script, flag, tmp_path, offline, monkeypatch, capsys
+):
+    """Before the data, which can take hours, is read."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
-    flags = ["--model", "resnet18", "--weights", "imagenet"]
-    assert exit_code("train_mae", argv("train_mae", tmp_path / "runs", *flags)) == 2
+    monkeypatch.setattr(SCRIPTS[script], "build_datasets", None)
+    flags = [flag, "resnet18", "--weights", "imagenet", "--check_data"]
+    flags += ["--features", "crops"] if script == "train_stage1" else []
+    assert exit_code(script, argv(script, tmp_path / "runs", *flags)) == 2
     said = capsys.readouterr().err
     assert f"weights for resnet18 on this machine; looked for resnet18-f37072fd.pth in {tmp_path}" in said
     assert "--weights FILE" in said
