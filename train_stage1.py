@@ -1,6 +1,6 @@
 """Stage 1 on JRDB panoramas: do these two people interact?
 
-    python train_stage1.py --use_group_sampling                          on the built-in sample
+    python train_stage1.py                                               on the built-in sample
     python train_stage1.py --data_path JRDB --features geometry          on JRDB's labels, no images needed
     torchrun --nproc_per_node=2 train_stage1.py --data_path JRDB         several processes or GPUs
     python train_stage1.py --resume checkpoints/stage1_experiment_...    go on with a run

@@ -218,7 +218,7 @@ def test_on_the_sample_it_starts_from_the_newest_run_that_learned(tmp_path):
         args = train_stage2.parse_args(["--output_dir", str(tmp_path), *flags])
         assert find_stage1(args).parent.name.endswith("_10")
     args = train_stage2.parse_args(["--output_dir", str(tmp_path), "--fold", "1/5"])
-    with pytest.raises(CommandError, match=f"--use_group_sampling --fold 1/5 --output_dir {tmp_path}$"):
+    with pytest.raises(CommandError, match=f"train_stage1.py --fold 1/5 --output_dir {tmp_path}$"):
         find_stage1(args)
 
 

@@ -3,8 +3,7 @@
 Exit codes of every script: 0 finished (LEARNED or not), 1 unexpected error, 2 a flag, path or checkpoint that
 cannot be used, 3 input data that cannot be trained on, 4 a loss or gradient that is NaN or infinite (the
 weights are those of the step before), 5 not LEARNED with --require_learning, 128 + n ended by signal n (130
-Ctrl-C, 143 SIGTERM and --max_hours). A message says what is wrong, where, what was found and what to do, in
-at most five lines.
+Ctrl-C, 143 SIGTERM and --max_hours). A message says what is wrong, where, what was found and what to do.
 """
 
 import difflib

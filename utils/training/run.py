@@ -254,7 +254,7 @@ def find_stage1(args: argparse.Namespace) -> Path:
     fold = f" --fold {args.fold}" if args.fold else ""
     raise CommandError(
         f"no LEARNED stage 1 run on the built-in sample{fold} under {args.output_dir}\n"
-        f"make one: python {STAGE1} --use_group_sampling{fold} --output_dir {args.output_dir}"
+        f"make one: python {STAGE1}{fold} --output_dir {args.output_dir}"
     )
 
 
