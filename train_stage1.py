@@ -127,9 +127,10 @@ def build_recipe(
     optimizer = kind(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
     if args.scheduler == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
+    elif args.scheduler == "step":
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, args.step_size, gamma=0.1)
     else:
-        gamma = 0.1 if args.scheduler == "step" else 1.0
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, args.step_size, gamma)
+        scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     return criterion, optimizer, scheduler
 
 

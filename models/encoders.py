@@ -94,7 +94,7 @@ def freeze(encoder: Encoder) -> None:
 
 
 def build_cnn() -> nn.Sequential:
-    """Five 3x3 convolutions, 102 thousand parameters; a 128x64 crop becomes 96 channels of 4x2. With BatchNorm
+    """Five 3x3 convolutions, 102,320 parameters; a 128x64 crop becomes 96 channels of 4x2. With BatchNorm
     and max-pooling it learns in fewer epochs than with GroupNorm and strides, and in 2/3 of the time."""
     layers = []
     for k, (channels_in, channels) in enumerate(itertools.pairwise((3, 16, 32, 48, 64, 96))):

@@ -40,7 +40,8 @@ def test_a_run_goes_on_without_the_weights_it_started_from(sample, stage1, tmp_p
     run = train("train_stage1", tmp_path / "runs", *short)
     started.unlink()
     train_stage1.main(train_stage1.parse_args(["--resume", str(run), "--epochs", "2"]))
-    assert len(read_json(run / "history.json")) == 2
+    assert [row["lr"] for row in read_json(run / "history.json")] == [1e-3] * 2
+    assert read_json(run / "config.json")["training"]["lr_scheduler"] == "ConstantLR"
     assert "but nothing was loaded" not in (run / "train.log").read_text()
 
 

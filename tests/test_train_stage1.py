@@ -30,6 +30,7 @@ from tests.tiny_runs import (
 )
 from utils.metrics.classification import choose_threshold
 from utils.report import interaction
+from utils.report.classification import probabilities
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_arrays, read_json, write_json
 from utils.run.script import run_script
@@ -88,7 +89,10 @@ def test_probabilities_are_calibrated_on_val_and_kept_with_the_weights(run):
     assert results["calibration"] == state["calibration"] and state["calibration"]["slope"] > 0
     test = results["metrics"]["test"]
     assert test["calibration_error"] < 0.1 and test["brier"] < test["brier_prior"]
-    assert "Brier score" in (run / "evaluation_report.txt").read_text()
+    shown = f"Brier score {test['brier']:.4f}, better than val's shares of the classes ("
+    assert shown in (run / "evaluation_report.txt").read_text()
+    text = probabilities(np.array([0, 1]), np.full(2, 0.50001), None, 0.5, "test")[2]
+    assert text.endswith("Brier score 0.2500, the same as val's shares of the classes (0.2500)")
 
 
 def test_reported_metrics_are_those_of_the_saved_rows(run):

@@ -35,9 +35,9 @@ def load_crops(part: JRDBPairDataset, data_path: Path | str, size: tuple[int, in
     boxes = part.boxes[persons]
     part.crop_rows = np.full(len(part.boxes), -1)
     part.crop_rows[persons] = np.arange(len(persons))
-    settings = {"panoramas": sizes, "boxes": boxes}
+    settings, shape = {"panoramas": sizes, "boxes": boxes}, (3, *size)
     produce = partial(_crop_image, paths, np.split(boxes, np.cumsum(counts)[:-1]), size, sizes)
-    part.crops = open_cache("crops", settings, paths, counts.tolist(), (3, *size), produce, **cache)
+    part.crops = open_cache(f"crops_{part.name}", settings, paths, counts.tolist(), shape, produce, **cache)
 
 
 def images_needed(

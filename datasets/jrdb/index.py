@@ -19,6 +19,7 @@ from datasets.jrdb import classes, labels
 from datasets.jrdb.flags import LabelRules
 from datasets.jrdb.frames import frame_number, list_images
 from datasets.jrdb.labels import IMAGE_FOLDER, Sequence
+from utils.run.errors import counted
 from utils.run.folder import write_bytes
 from utils.run.log import LOG, format_size
 
@@ -53,7 +54,7 @@ def read_indexed(
         write_bytes(temporary, content.getbuffer())
 
     found = cache.build_once(path, "cache jrdb_index", partial(load, path), build)
-    LOG.info(f"cache jrdb_index: {len(found)} sequences read from {path}")
+    LOG.info(f"cache jrdb_index: {counted(len(found), 'sequences')} read from {path}")
     return found
 
 

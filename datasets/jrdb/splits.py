@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets.images import check_relative_name
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FILES, LABEL_FOLDER
 from datasets.splits import PARTS, Split, fold_groups, read_split
-from utils.run.errors import CommandError, DataError, some
+from utils.run.errors import CommandError, DataError, counted, some
 from utils.run.log import LOG
 
 # The sequences with public labels, divided into train and val as in the code of JRDB-Act and JRDB-Social;
@@ -66,7 +66,7 @@ def split_sequences(
     split = {part: sorted(split.get(part) or []) for part in PARTS}
     for part in PARTS:
         if absent := [n for n in split[part] if n not in names]:
-            listed = f"{len(absent)} sequences without a label file: {some(absent, 3)} ({source})"
+            listed = f"{counted(len(absent), 'sequences')} without a label file: {some(absent, 3)} ({source})"
             raise DataError(f"{data_path}: {part} names {listed}\n  add the files, or correct the list")
         if part != "test" and not split[part]:
             empty = f"the {part} split is empty ({source}, of {len(names)} sequences: {some(names, 3)})"

@@ -164,7 +164,7 @@ def probabilities(
         if crossed is not None:
             scores, how = crossed, "; each group by a scale fitted on the others"
     found = scales.probability_figures(labels, scores, prior)
-    better = "better" if found["brier"] < found["brier_prior"] else "worse"
-    error, brier = f"{found['calibration_error']:.4f} (15 bins){how}", f"{found['brier']:.4f}, {better}"
-    prior = f"val's shares of the classes ({found['brier_prior']:.4f})"
-    return scores, found, f"calibration error {error}\nBrier score {brier} than {prior}"
+    error, brier, prior = (f"{found[key]:.4f}" for key in ("calibration_error", "brier", "brier_prior"))
+    better = "the same as" if brier == prior else "better than" if brier < prior else "worse than"
+    shares = f"{better} val's shares of the classes ({prior})"
+    return scores, found, f"calibration error {error} (15 bins){how}\nBrier score {brier}, {shares}"

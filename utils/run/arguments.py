@@ -54,6 +54,9 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionH
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return super()._format_args(action, default_metavar).replace("[W ...]", "[W]")  # of --image_size
+
 
 class ScriptParser(argparse.ArgumentParser):
     """An argparse parser with no abbreviated flags, '-' and '_' alike, and suggestions for mistyped flags."""

@@ -26,7 +26,7 @@ def crop_cache(paths, boxes, size, pano_size, **cache):
     """The crops that a data set has of these boxes, all of whose people are in samples."""
     frames = np.repeat(np.arange(len(paths)), [len(some) for some in boxes])
     part = SimpleNamespace(
-        left=np.arange(len(frames)), right=np.arange(len(frames)), near=None,
+        name="train", left=np.arange(len(frames)), right=np.arange(len(frames)), near=None,
         people_frames=frames, sequences=["s"],
         boxes=np.concatenate(boxes), frame_sequences=np.zeros(len(paths), int), pano_sizes=[pano_size],
         frame_keys=[path.absolute() for path in paths], image_found=np.ones(len(paths), bool),
@@ -142,11 +142,12 @@ def test_no_boxes_give_no_crops():
 def test_cached_crops_equal_direct_ones_and_follow_the_settings(tmp_path, caplog):
     paths, boxes = save_frames(tmp_path), [some_boxes(5, 1), np.zeros((0, 4)), some_boxes(7, 3)]
     cache = tmp_path / "cache"
+    caplog.set_level("INFO", "run")
     crops = crop_cache(paths, boxes, SIZE, (WIDTH, HEIGHT), cache_dir=cache)
+    assert caplog.messages[0].startswith("cache crops_train (12 items): built in")
     direct = [crop_people(read_image(path), some, SIZE) for path, some in zip(paths, boxes, strict=True)]
     assert np.array_equal(crops, np.concatenate(direct))
     caplog.clear()
-    caplog.set_level("INFO", "run")
     crop_cache(paths, boxes, SIZE, (WIDTH, HEIGHT), cache_dir=cache)
     assert not caplog.messages  # read, not built
 

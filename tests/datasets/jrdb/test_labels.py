@@ -476,7 +476,7 @@ def test_a_typed_fold_wins_over_the_folders_own_split(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"train": ["a"], "val": ["z"]}, "without a label file"),
+        ({"train": ["a"], "val": ["z"]}, "val names 1 sequence without a label file: z"),
         ({"train": ["a"], "val": ["a"]}, "in both"),
         ({"train": ["a"], "val": []}, "empty"),
         ({"train": "a", "val": []}, "not a list"),

@@ -268,6 +268,7 @@ def test_help_shows_what_people_turn_and_help_all_the_rest(script, capsys):
         assert end.value.code == 0
     assert 20 <= len(seen["--help"]) <= 28 and {"--epochs", "--fold", "--resume"} <= seen["--help"]
     assert seen["--help_all"] == flags
+    assert "--image_size H [W]" in text
 
 
 def test_a_command_says_that_it_starts_and_other_ranks_and_python_do_not(monkeypatch, capsys):
