@@ -103,7 +103,8 @@ from utils.training.config import describe_model
 from utils.training.device import autocast, make_scaler, move
 from utils.training.interrupt import Interrupt
 from utils.training.learning import LearningCheck, check_finite
-from utils.training.run import adopt_stage1, finish, open_run
+from utils.training.run import finish, open_run
+from utils.training.stage1 import adopt_stage1
 from utils.training.weights import follow
 
 build_datasets = partial(load.build_datasets, task="type")  # interacting pairs of a known type

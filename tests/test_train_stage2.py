@@ -31,7 +31,7 @@ from utils.metrics.classification import trivial_guesses
 from utils.run.errors import CommandError
 from utils.run.folder import read_arrays, read_json, write_json
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
-from utils.training.run import adopt_stage1, find_stage1
+from utils.training.stage1 import adopt_stage1, find_stage1
 
 NAME = "train_stage2"
 
