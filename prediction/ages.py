@@ -18,7 +18,7 @@ from prediction.skipped import Opened, skipped_table
 from prediction.trained import Predicted, Trained, spread
 from utils.metrics.regression import intervals
 from utils.plotting.age import explained
-from utils.plotting.curves import plot_pictures
+from utils.plotting.figures import plot_pictures
 from utils.report.samples import block_of
 from utils.run.errors import CommandError, counted, some
 from utils.run.log import LOG

@@ -216,11 +216,12 @@ ON_CONSOLES = """
 import sys
 from pathlib import Path
 import train_stage1
-from utils.plotting import curves as plotting
+from utils.plotting import curves, figures
 from utils.report import interaction
 from utils.run.script import run_script
 
-plotting.save_figure = interaction.reference_scores = lambda *values, **options: {}  # no path is shown there
+not_done = lambda *values, **options: {}  # no path is shown there
+curves.save_figure = figures.save_figure = interaction.reference_scores = not_done
 for encoding in ("gbk", "cp1252", "ascii"):
     sys.stdout.reconfigure(encoding=encoding, errors="strict")
     folder = Path(sys.argv[1], encoding)

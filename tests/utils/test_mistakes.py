@@ -11,7 +11,7 @@ from PIL import Image
 
 from utils.plotting.age import draw_people
 from utils.plotting.anomaly import explained
-from utils.plotting.curves import overlay
+from utils.plotting.figures import overlay
 from utils.report.samples import block_of, by_group, report_samples
 
 pytestmark = pytest.mark.figures

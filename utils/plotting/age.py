@@ -10,7 +10,7 @@ import pandas
 from matplotlib.transforms import Bbox
 
 from utils.metrics.regression import limits_of_agreement, regression_metrics
-from utils.plotting.curves import never_fatal, overlay, plt, save_figure
+from utils.plotting.figures import never_fatal, overlay, plt, save_figure
 
 MODEL, BASELINE = "#4C72B0", "#999999"
 NAMED = 5  # outliers labelled with their ids

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from scipy.ndimage import binary_dilation
 
-from utils.plotting.curves import overlay, save_figure
+from utils.plotting.figures import overlay, save_figure
 
 OUTLINE = (0, 255, 255)
 SUSPICION = LinearSegmentedColormap.from_list("suspicion", ["0.75", "#F28E2B", "#B00020"])  # grey to red

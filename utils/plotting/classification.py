@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.metrics.calibration import BINS, calibration_bins, calibration_error
-from utils.plotting.curves import COLORS, never_fatal, plt, save_figure
+from utils.plotting.figures import COLORS, never_fatal, plt, save_figure
 
 
 @never_fatal

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from utils.plotting.curves import never_fatal, plot_pictures
+from utils.plotting.figures import never_fatal, plot_pictures
 from utils.report.results import write_table
 from utils.run.log import LOG, format_value
 from utils.tasks import TASKS

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from utils.plotting import curves
+from utils.plotting import figures
 from utils.report.results import figure_title
 
 
 @pytest.mark.figures
 def test_the_last_image_of_a_sheet_stands_in_its_column(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(curves, "save_figure", lambda figure, path, title: figures.append(figure))
-    curves.plot_pictures([np.zeros((8, 8))] * 8, list("abcdefgh"), 6, tmp_path / "sheet.png")
-    figures[0].canvas.draw()
-    boxes = [axis.get_position() for axis in figures[0].axes]
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path, title: drawn.append(figure))
+    figures.plot_pictures([np.zeros((8, 8))] * 8, list("abcdefgh"), 6, tmp_path / "sheet.png")
+    drawn[0].canvas.draw()
+    boxes = [axis.get_position() for axis in drawn[0].axes]
     assert abs(boxes[7].x0 - boxes[1].x0) < 0.02 and abs(boxes[7].width - boxes[1].width) < 0.02
-    curves.plt.close(figures[0])
+    figures.plt.close(drawn[0])
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from utils.plotting.curves import (
     Panel,
     draw_panels,
     grid_of_axes,
-    never_fatal,
     plot_curves,
     to_beat,
     without_twins,
 )
+from utils.plotting.figures import never_fatal
 from utils.training.run import Run
 
 pytestmark = pytest.mark.figures
