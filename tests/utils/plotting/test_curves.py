@@ -9,14 +9,7 @@ from PIL import Image
 
 from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_confusion, plot_distributions
-from utils.plotting.curves import (
-    Panel,
-    draw_panels,
-    grid_of_axes,
-    plot_curves,
-    to_beat,
-    without_twins,
-)
+from utils.plotting.curves import Panel, draw_panels, grid_of_axes, plot_curves, to_beat, without_twins
 from utils.plotting.figures import never_fatal
 from utils.training.run import Run
 
