@@ -1,7 +1,7 @@
 """Draw the annotations of JRDB before training on them, read by the same code as in training.
 
-    python -m datasets.preview jrdb                                         the built-in sample
-    python -m datasets.preview jrdb --data_path JRDB
+    python -m datasets.preview                                              the built-in sample
+    python -m datasets.preview --data_path JRDB
 
 Writes three annotated frames of the first sequence with images, OUTPUT_DIR/preview_jrdb_SEQUENCE_FRAME.png:
 boxes with ids and social groups, "7 g4" (grey: in no annotated pair), annotated pairs by type. People on the
@@ -29,7 +29,6 @@ from utils.run.script import run_script
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = arguments.ScriptParser("python -m datasets.preview", __doc__)
     add = parser.add_argument
-    add("data_set", choices=["jrdb"], help="which data set")
     add("--data_path", help="its folder; default: the built-in sample")
     add("--output_dir", default="visualizations", help="where the pictures go")
     add_label_arguments(add)

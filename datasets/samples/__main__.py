@@ -25,7 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("directory", metavar="DIR", help="folder to write it to, made if necessary")
     add("--size", default="small", help="size of the sample; after a wrong one the sizes of KIND are listed")
     add("--seed", type=arguments.non_negative_int, default=0, help="each seed gives another synthetic world")
-    add("--preview", action="store_true", help="also draw it, like python -m datasets.preview jrdb")
+    add("--preview", action="store_true", help="also draw it, like python -m datasets.preview")
     add("--picture_dir", default="visualizations", help="where the pictures go")
     return parser.parse_args(parser.typed(argv))
 

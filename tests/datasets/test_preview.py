@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def run(folder, *flags: str) -> list[str]:
-    argv = ["jrdb", "--data_path", str(folder), "--output_dir", str(folder / "out"), *flags]
+    argv = ["--data_path", str(folder), "--output_dir", str(folder / "out"), *flags]
     preview.main(preview.parse_args(argv))
     return sorted(path.name for path in (folder / "out").iterdir())
 
