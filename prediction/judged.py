@@ -34,15 +34,15 @@ class Judge:
     def __call__(self, present: Hashes, labelled: bool = True) -> dict[str, list[str]]:
         """{split: names of the groups to judge}. labelled: `present` hashes the data with the run's labels.
         DataError if the data has changed or the run was trained on it, CommandError if no group is left."""
-        seen, unseen = self.seen, [name for name in present if name not in self.seen]
+        seen, doubt, unseen = self.seen, "", [name for name in present if name not in self.seen]
         split = self.split or ("test" if self.own or len(unseen) < len(present) else "all")
         changed = [name for name, hashes in present.items() if name in seen and list(hashes) != seen[name]]
         if changed and labelled:  # groups with a known name but other contents
             why = f"{len(changed)} of the run's {self.unit} have other contents than it read: {some(changed)}"
             if self.own:
                 raise DataError(f"{why}\nthe data has changed since: restore it, or train again")
-            shares = f"{why} (other files or flags); if they only share the names, --split all judges all"
-            LOG.warning(shares)
+            doubt = f"{why} (other files or flags); if they only share the names, --split all judges all"
+            LOG.warning(doubt)
         chosen = (self.parts | {"unseen": unseen, "all": list(present)}).get(split, [])
         names = sorted(name for name in chosen if name in present)
         if not names:
@@ -62,8 +62,8 @@ class Judge:
             self.check_untrained(present, names)
         self.counts = {"judged": len(names), "present": len(present), "unseen": len(unseen)}
         self.sentence = f"judged {len(names)} of {len(present)} {self.unit}"
-        if changed and labelled and split != "all":
-            self.sentence += f"; {shares}"
+        if doubt and split != "all":
+            self.sentence += f"; {doubt}"
         if unseen and split in PARTS:
             left_out = f"{len(unseen)} that the run never saw are left out (--split unseen judges them)"
             self.sentence += f"; {left_out}"

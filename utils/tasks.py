@@ -65,7 +65,7 @@ AGES = {
 # columns     the columns of the truth (first) and the prediction (last)
 # classes     in those columns, by number; else the columns between the two are the classes
 # judged_by   the test metric that decides the verdict
-# trivial     the column of the trivial scorer that it is compared with, if that has one, and its sign
+# trivial     (column, sign): sign * column is the score of the trivial scorer that it is compared with
 TASKS: dict[str, dict[str, Any]] = {
     "train_anomaly_with_labels.py": {
         "folder": "anomaly", "task": "anomaly", "data": "anovox",

@@ -65,11 +65,11 @@ def report_age(
     errors = images.error.to_numpy()
     spread = 1.4826 * float(np.median(np.abs(errors - np.median(errors)))) or 1.0
     report_samples(folder, split, state, dict(images), erfc(np.abs(errors) / spread / 2**0.5), look)
-    heading = figure_title(state, split)
+    above = figure_title(state, split)
     named = people.set_index("subject")
-    plot_scatter(named, unit, heading, folder / "scatter.png")
-    plot_bland_altman(named, unit, heading, folder / "bland_altman.png")
-    plot_error_by_age(by["age"], unit, heading, folder / "error_by_age.png")
+    plot_scatter(named, unit, above, folder / "scatter.png")
+    plot_bland_altman(named, unit, above, folder / "bland_altman.png")
+    plot_error_by_age(by["age"], unit, above, folder / "error_by_age.png")
 
     per_subject = {name: row_per_subject(row) for name, row in {"model": metrics, **baselines}.items()}
     columns = [key for key in per_subject["model"] if key != "mse"]  # RMSE says the same in the target's unit
@@ -91,8 +91,8 @@ def report_age(
         sections[heading] = table(parts, counted, name) if parts else ""
     sections["notes"] = NOTES
     shown = ({key: per_subject["model"][key] for key in keys} for keys in (("mae", "rmse"), ("r2", "slope")))
-    errors, fit = map(format_values, shown)
-    LOG.info(f"{title}: per subject: {errors} {unit}, {fit}")
+    mae_rmse, r2_slope = map(format_values, shown)
+    LOG.info(f"{title}: per subject: {mae_rmse} {unit}, {r2_slope}")
     for name, row in baselines.items():
         LOG.info(f"{title}: {name}: {format_values({'mae': row['subject_mae']})} {unit}")
     return verdict, found | {"sections": sections}

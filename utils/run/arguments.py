@@ -140,14 +140,15 @@ def add_run_arguments(
 
 def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse `argv` (default: the command line) with the precedence at the top of this file.
-    Recorded args become a command line in front of the typed one, so they pass the same checks (exit 2)."""
+    Recorded args become a command line in front of the typed one, so they pass the same checks (exit 2):
+    1. the typed one alone; 2. recorded + typed; 3. the same without the FOLLOWERS of flags that 2 changed."""
     typed = parser.typed(argv)
     if "--help_all" not in typed:
         rare = [action for action in parser._actions if action.dest not in OFTEN]
         parser.epilog = f"{len(rare)} more flags: {parser.prog} --help_all"
         for action in rare:
             action.help = argparse.SUPPRESS
-    args = first = parser.parse_args(typed)
+    args = first = parser.parse_args(typed)  # 1
     if args.resume not in (None, "auto") and args.config:
         parser.error("--resume and --config exclude each other: --resume already takes the flags of its run")
     if args.resume and (args.dry_run or args.check_data):
@@ -171,12 +172,12 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
         source = run / "config.json"
     if source:
         recorded = recorded_args(parser, Path(source))
-        args = parser.parse_args(to_argv(parser, recorded) + typed)
+        args = parser.parse_args(to_argv(parser, recorded) + typed)  # 2
         if not args.config:
             refuse_changes(parser, args, recorded)
         changed = [flag for flag in FOLLOWERS.keys() & recorded.keys() if vars(args)[flag] != recorded[flag]]
         free = {name for flag in changed for name in FOLLOWERS[flag] if parser.get_default(name) is None}
-        args = parser.parse_args(to_argv(parser, recorded | dict.fromkeys(free)) + typed)
+        args = parser.parse_args(to_argv(parser, recorded | dict.fromkeys(free)) + typed)  # 3
     if args.fold:
         splits = {name: parser.get_default(name) for name in SPLITS if hasattr(args, name)}
         if others := [f"--{name}" for name in splits if getattr(first, name) != splits[name]]:

@@ -24,7 +24,7 @@ from utils.training.worth import MixedUp
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 Forward = Callable[[nn.Module, dict[str, Tensor]], Tensor]  # (model, batch) -> outputs
-FLAT = 1e-3  # a smaller relative change of the train loss counts as none
+UNMOVED = 1e-3  # a smaller relative change of the train loss over three epochs counts as none
 TRIAL_STEPS = 300  # of --overfit_one_batch
 BY_HEART = 0.3  # of the best constant's loss; below that a batch counts as learned by heart
 
@@ -226,7 +226,7 @@ class LearningCheck:
         moved = self.invariants.steps >= ENOUGH
         if moved and (still := unused_parameters(self.invariants.model)):
             self.warn("gradient", f"no gradient reaches {still}: a detached or dead part of the model")
-        if len(losses) >= 3 and np.ptp(losses[-3:]) <= FLAT * abs(last):
+        if len(losses) >= 3 and np.ptp(losses[-3:]) <= UNMOVED * abs(last):
             self.warn("flat", f"flat: the train loss stays at {last:.4g}; learning rate 0 or far too low")
         if len(losses) >= 3 and min(losses[-3:]) >= 0.98 * constant:
             what = f"the train loss stays at {last:.4g}, a constant output reaches {constant:.4g}"
