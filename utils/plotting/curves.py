@@ -47,15 +47,6 @@ def to_beat(panels: Sequence[Panel]) -> str:
     return "to beat on val: " + ", ".join(f"{p.title} {p.baseline:.4g} ({p.baseline_name})" for p in known)
 
 
-def grid_of_axes(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[plt.Axes]]:
-    """A figure of `count` axes, `columns` per row, each of this size in inches; the last fills its row."""
-    rows = -(-count // columns)
-    cells = np.minimum(np.arange(rows * columns), count - 1).reshape(rows, columns)
-    size = width * columns, height * rows
-    figure, axes = plt.subplot_mosaic(cells.tolist(), figsize=size, layout="constrained")
-    return figure, list(axes.values())
-
-
 @never_fatal
 def plot_curves(
     history: list[dict[str, Any]], panels: Sequence[Panel], path: Path, best_epoch: int | None = None,
@@ -96,9 +87,12 @@ def draw_panels(
     panels: Sequence[Panel], columns: int, lines: Sequence[tuple[list[dict[str, Any]], str, dict[str, Any]]],
     best_epoch: int | None = None,
 ) -> tuple[Figure, list[plt.Axes]]:  # fmt: skip
-    """A figure with an axis for each panel and one for the learning rate; lines: (history, split, style)."""
-    figure, axes = grid_of_axes(len(panels) + 1, columns, 5.5, 3.6)
-    for axis, panel in zip(axes, [*panels, Panel("lr", "learning rate")], strict=True):
+    """A figure with an axis for each panel and one for the learning rate, which fills the last row; lines:
+    (history, split, style)."""
+    rows = len(panels) // columns + 1
+    cells = np.minimum(np.arange(rows * columns), len(panels)).reshape(rows, columns).tolist()
+    figure, axes = plt.subplot_mosaic(cells, figsize=(5.5 * columns, 3.6 * rows), layout="constrained")
+    for axis, panel in zip(axes.values(), [*panels, Panel("lr", "learning rate")], strict=True):
         for k, (history, split, style) in enumerate(lines):
             if panel.key == "lr" and any(history is other for other, _, _ in lines[:k]):
                 continue  # one learning rate for train and val
@@ -107,7 +101,7 @@ def draw_panels(
             if not np.isnan(y).all():  # of values that are None
                 axis.plot(x, y, marker="o" if len(x) < 20 else "", markersize=3, alpha=0.8, **style)
         finish_axis(axis, panel.title, best_epoch)
-    return figure, axes
+    return figure, list(axes.values())
 
 
 def finish_axis(axis: plt.Axes, title: str, best_epoch: int | None) -> None:

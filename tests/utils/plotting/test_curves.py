@@ -9,7 +9,7 @@ from PIL import Image
 
 from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_confusion, plot_distributions
-from utils.plotting.curves import Panel, draw_panels, grid_of_axes, plot_curves, to_beat, without_twins
+from utils.plotting.curves import Panel, draw_panels, plot_curves, to_beat, without_twins
 from utils.plotting.figures import never_fatal
 from utils.training.run import Run
 
@@ -39,7 +39,7 @@ def test_a_loss_that_is_the_mae_is_drawn_once_and_no_cell_stays_empty():
         ("r2", "R2", None),
     ]
     assert without_twins([row | {"val_loss": row["val_mae"] ** 2} for row in history], panels) == panels
-    figure, axes = grid_of_axes(5, 3, 2, 2)
+    figure, axes = draw_panels([*panels, panels[0]], 3, [])
     figure.canvas.draw()
     assert axes[4].get_position().width > 1.8 * axes[3].get_position().width
     plt.close(figure)
