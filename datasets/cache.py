@@ -7,7 +7,6 @@ name and renames the file at the end, so a file with the final name is complete.
 lock builds; other ranks and runs wait for it and then read. Delete data/cache at any time to free the space.
 """
 
-import contextlib
 import errno
 import hashlib
 import inspect
@@ -161,12 +160,6 @@ def _map(path: Path, shape: tuple = (), dtype: np.dtype | None = None) -> Cached
 
 
 def _build(what, shape, dtype, counts, produce, limit_gb, path) -> None:
-    for leftover in path.parent.glob(".*.npy.*.partial"):  # from killed builds of other arrays
-        lock = Lock(path.with_name(f"{leftover.name.rsplit('.', 2)[0]}.lock"))
-        with contextlib.suppress(OSError, CommandError):  # of another user
-            if lock.take():
-                _remove(leftover)
-                lock.release()
     size, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(path.parent).free
     takes = f"{what} takes {size / 1e9:.1f} GB in {path.parent}"
     less = "fewer frames or a smaller --image_size"

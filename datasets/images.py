@@ -90,7 +90,8 @@ def _load(path: Path | str) -> Image.Image:
         _open_checked(file, path).verify()  # checksums, where the format has them
         file.seek(0)
         image = _open_checked(file, path)
-        if not image.mode.startswith(("I", "F")) and any(";16" in str(tile[3]) for tile in image.tile):
+        channels = not image.mode.startswith(("I", "F")) and image.format != "BMP"  # there, of a whole pixel
+        if channels and any(";16" in str(tile[3]) for tile in image.tile):
             raise DataError(f"{path}: has 16 bits in several channels.\nSave it with 8, or as grey alone.")
         image.load()  # raises if bytes are missing
         if image.format == "TIFF" and image.mode.startswith("I") and image.tag_v2.get(262) == 0:

@@ -49,7 +49,7 @@ KINDS = (NORMALITY, "STATIC", "SUDDEN_BREAKING_OF_VEHICLE_AHEAD")
 DEPTH = 8  # levels below the given root that are searched for scenarios
 # A date and time of day that end a name: 2024-06-01_12-00-59.9, IMG_20240601_120059
 CLOCK = re.compile(r"(?:.*\D)?(20\d\d)-?(\d\d)-?(\d\d)[ T_-]*(\d\d)[-.:]?(\d\d)[-.:]?(\d\d)"
-                   r"(?:[-._]?(\d{1,9}))?\D*")  # fmt: skip
+                   r"(?:\.(\d{1,9})|[-_]?(\d{3}|\d{6}|\d{9}))?\D*")  # fmt: skip
 
 
 @dataclass
@@ -243,14 +243,15 @@ def _images_alone(folder: Path, name: str, images: dict[int, Path], unread=()) -
 def _frames_in(entries: Iterable[Path], endings: tuple[str, ...]) -> tuple[dict[int, Path], Counter]:
     """Files by the last number in their name, and counts of all other files by ending. Text may follow it, as
     in 12_rgb and photo (12), but not in (0, 0)_rgb. Seconds, as in cam_12.345 (but not cam1.345), become
-    nanoseconds, and so do dates with a time of day, unless all files have that of the same second: then it is
-    when the recording began. DataError for two files with the same number."""
+    nanoseconds, and so do dates with a time of day, unless all files have that of the same second, without a
+    point: then it is when the recording began. DataError for two files with the same number."""
     number = r"(?:(?:.*[_ -])?(\d{1,10}\.\d{1,9})|(?:.*\D)?0*(\d{1,19}))"  # digits of an int64
     pattern = re.compile(rf"{number}(?:\)|[^\d)]\D*)?\.({'|'.join(endings)})", re.IGNORECASE)
     shown = sorted(e for e in entries if not e.name.startswith(".") and e.name.lower() not in CLUTTER)
     found = {entry: match for entry in shown if (match := pattern.fullmatch(entry.name))}
     clocks, frames = [_clock(entry.stem) for entry in found], {}
-    timed = None not in clocks and len({clock // 10**9 for clock in clocks}) > 1
+    timed = None not in clocks and (len({clock // 10**9 for clock in clocks}) > 1
+                                    or all(re.search(r"\d\.\d+\D*$", e.stem) for e in found))  # fmt: skip
     for (entry, match), clock in zip(found.items(), clocks, strict=True):
         whole, dot, decimals = (match[1] or match[2]).partition(".")
         frame = clock if timed else int(whole + decimals.ljust(9 * len(dot), "0"))
@@ -267,7 +268,9 @@ def _clock(name: str) -> int | None:
     """The date and time of day that end a name, in nanoseconds; None if there is none."""
     with contextlib.suppress(ValueError):  # the 32nd of a month
         if match := CLOCK.fullmatch(name):
-            return int(np.datetime64("{}-{}-{}T{}:{}:{}.{}".format(*match.groups("0")), "ns").astype(int))
+            *parts, dotted, other = match.groups()
+            text = "{}-{}-{}T{}:{}:{}.{}".format(*parts, dotted or other or 0)
+            return int(np.datetime64(text, "ns").astype(int))
 
 
 def _choose(

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from datasets.cache import build_once, fingerprint
+from datasets.images import walk
 from utils.run.errors import CommandError, suggest
 from utils.run.log import LOG
 
@@ -35,7 +36,9 @@ def ensure_sample(kind: str, directory: Path | str, size: str = "small", seed: i
 
     def build(folder: Path) -> None:
         in_use = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
-        if in_use and read_about(directory).get("files") != hash_files(directory):
+        about = read_about(directory)
+        # Samples made before this hash was kept are taken for untouched.
+        if in_use and (not about or about.get("files", "") not in ("", hash_files(directory))):
             raise CommandError(
                 f"{directory}: in the way of the built-in sample, with files that are not of one\n"
                 "  move it, or give another folder: one with your own data, or a new one for the sample"
@@ -59,9 +62,9 @@ def read_about(directory: Path) -> dict:
 
 
 def hash_files(directory: Path) -> str:
-    """A hash of the names and sizes of all files but SYNTHETIC.json."""
-    files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
-    return fingerprint({name: path.stat().st_size for name, path in files.items() if name != ABOUT})
+    """A hash of the names and sizes of all files but SYNTHETIC.json and those of operating systems."""
+    sizes = {path.relative_to(directory).as_posix(): path.stat().st_size for path in walk(directory)}
+    return fingerprint({name: size for name, size in sizes.items() if name != ABOUT})
 
 
 def write_json(path: Path, content: dict, indent: int | None = None) -> None:

@@ -220,9 +220,10 @@ def grey_statistics(image: np.ndarray) -> np.ndarray:
     down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
     bend = np.diff(down, axis=0)[:, 1:-1] + np.diff(right, axis=1)[1:-1]
     fields = [part.mean() for rows in np.array_split(grey, 4) for part in np.array_split(rows, 4, axis=1)]
-    levels = mean, sd, ((grey - mean) ** 3).mean() / sd**3, *np.percentile(grey, PERCENTILES)
+    off = grey - mean
+    levels = mean, sd, (off * off * off).mean() / sd**3, *np.percentile(grey, PERCENTILES)
     texture = np.abs(down).mean(), np.abs(right).mean(), bend.std()
-    return np.array([*levels, *texture, *fields], np.float32)
+    return np.nan_to_num(np.array([*levels, *texture, *fields], np.float32))  # of less than 4 pixels
 
 
 def blank_text(images: torch.Tensor) -> torch.Tensor:

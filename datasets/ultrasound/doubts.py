@@ -40,7 +40,8 @@ def check_ages(sheet: Sheet, body: pd.DataFrame, at: dict[str, str], unit: str) 
     right = body.loc[:, at["age"] :].drop(columns=[at[role] for role in sheet.asked], errors="ignore")
     filled = right.dropna(axis=1, how="all")  # of 45,3 without quotes, the 3
     digits = {*filled.iloc[:, 0].dropna()} if filled.shape[1] == 1 else set()
-    if len(digits) > 7 and digits <= {*"0123456789"} and not ages.astype(str).str.contains("[.,]").any():
+    single = sheet.cells.attrs.get("delimiter") == "," and len(digits) > 7 and digits <= {*"0123456789"}
+    if single and not ages.astype(str).str.contains("[.,]").any():
         what = f"the ages have no decimals, and column {filled.columns[0]} has only single digits"
         LOG.warning(f"{where}: {what}: did decimal commas split the ages? Then save it as .xlsx")
 
@@ -48,10 +49,10 @@ def check_ages(sheet: Sheet, body: pd.DataFrame, at: dict[str, str], unit: str) 
 def _check_unit(name: str, unit: str, where: str) -> None:
     """Raise CommandError if the name of the age column has another unit than --target_unit at its end, in
     brackets, in the plural or short: Age (months), agemonths, Alter.Monate, age_days_corrected, age_mo_t1;
-    "at 12 months" is none."""
+    "at 12 months" and "at wk 12" are none."""
     text = re.sub(r"([a-z])([A-Z][a-z])", r"\1 \2", unicodedata.normalize("NFKC", name)).casefold()
     text = re.sub(r"(age|alter)(in)?(?=[a-z]{2})", r"\1 ", text)
-    words = r"[(\[](L+)[)\]]|(L+)[\W_]*$|(?<!L)(LL|LL+[sne])(?![^\W_])".replace("L", r"[^\W\d_]")
+    words = r"[(\[](L+)[)\]]|(L+)[\W_]*$|(?<!L)(LL(?![\W_]*\d)|LL+[sne])(?![^\W_])".replace("L", r"[^\W\d_]")
     found = [match for match in re.finditer(words, text) if not re.search(r"\d\W*$", text[: match.start()])]
     units = [*filter(None, (named_unit("".join(filter(None, match.groups()))) for match in found))]
     if units and unit in OLDEST and unit not in units:
@@ -140,6 +141,8 @@ def warn_of_people(usable: pd.DataFrame, unit: str, where: str) -> None:
     visits = usable.index.to_series().str.extract(r" visit (\d{4}-\d\d-\d\d)$")[0]
     dates, years = pd.to_datetime(visits, errors="coerce"), usable.age / PER_YEAR.get(unit, math.inf)
     born = years - (dates - dates.min()).dt.days / 365.25
+    if unit not in ("years", "months"):  # in weeks, of another pregnancy
+        born[:] = np.nan
     for values, most, question in ((years, 20, "is it one person?"), (born, 1.1, "do they fit the visits?")):
         people = values.groupby(usable.subject)
         apart = people.max() - people.min()
@@ -169,7 +172,7 @@ def _warn_of_parts(ages: pd.Series, where: str) -> None:
         people = ages[stems != ""].groupby(stems[stems != ""])
         size, spread = people.size(), people.max() - people.min()
         several, alike = size > 1, spread <= (0 if k else 0.05 * (ages.max() - ages.min()))
-        most = 2 * size[several].sum() >= len(ages) and (size - 1).sum() > 4
+        most = 2 * size[several].sum() >= len(ages) and several.sum() > 3
         if most and alike[several].mean() > 0.9:
             such = " and ".join(ages.index[stems == size.index[several][0]][:2])
             what = f"most ids differ in one part only, hardly in age, such as {such}: are they one person?"

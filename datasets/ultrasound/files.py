@@ -22,7 +22,7 @@ from datasets.ultrasound.flags import COHORTS, DICOM_ENDINGS, ID_PATTERN, IMAGE_
 from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import Sheet
 from datasets.ultrasound.table import PERSON, AgeTable, read_rows
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError, counted
 
 # Read from DICOM files if there is no table; what a table would call it
 HEADER = {"PatientID": "ID", "PatientAge": "Age", "PatientSex": "Sex", "PatientSize": "Length",
@@ -47,7 +47,7 @@ def list_images(folder: Path) -> tuple[list[Path], str]:
             ending = path.suffix.lower() or "no ending"
             others[ending if path.parent == folder else f"{ending} in subfolders"] += 1
     named = ", ".join(f"{count} {ending}" for ending, count in others.most_common(8))
-    unread = f"{others.total()} files of {folder} are not read: {named}" if others else ""
+    unread = f"{counted(others.total(), 'files')} of {folder} not read: {named}" if others else ""
     install = "to read DICOM run: pip install pydicom" if dicom and not readable else ""
     if images:
         return sorted(images), "; ".join(filter(None, [unread, install]))

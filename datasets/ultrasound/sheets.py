@@ -164,7 +164,9 @@ def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
     try:
         file = io.StringIO(text, newline="")
         rows = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=delimiter == " ")
-        return pd.DataFrame(zip(*zip_longest(*rows), strict=True), dtype=object)
+        cells = pd.DataFrame(zip(*zip_longest(*rows), strict=True), dtype=object)
+        cells.attrs["delimiter"] = delimiter
+        return cells
     except csv.Error as error:
         raise DataError(f"{path}: not a text table ({error})\nOpen it, and {SAVE_AS}.") from error
 
@@ -317,9 +319,10 @@ def _find_header(
 
 
 def _cohorts(row: pd.Series) -> dict[str, int]:
-    """{cohort: its first column} for the cohorts that a row names, unless it begins with another word."""
+    """{cohort: its first column} for the cohorts that a row names; not for one alone behind another word."""
     named = {one_line(cell).casefold(): k for k, cell in enumerate(row) if cell is not None}
-    return {name: k for name, k in named.items() if name in COHORTS and next(iter(named)) in COHORTS}
+    found = {name: k for name, k in named.items() if name in COHORTS}
+    return found if len(found) > 1 or next(iter(named), "") in COHORTS else {}
 
 
 def _cut_cohort(cells: pd.DataFrame, header: int, cohort: str, where: str) -> tuple[pd.DataFrame, str]:

@@ -7,7 +7,6 @@ than one, is refused with its file, sheet, row and column.
 
 import argparse
 import difflib
-import itertools
 import math
 import re
 import shlex
@@ -160,20 +159,22 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
         same = [letter for letter, name in names.items() if re.split(r"[\s(\[_,/]", name)[0] in words]
         if len(same) == 1:
             at[trait] = same[0]
-    pairs = [pair for pair in itertools.pairwise(names) if pair[1] not in at.values()]
-    units = next((letter for left, letter in pairs if _has_units(sheet, at, left, letter)), None)
+    order = ["", *names, ""]
+    free = [k for k, letter in enumerate(order) if letter and letter not in at.values()]
+    units = next((order[k] for k in free if _has_units(sheet, at, *order[k - 1 : k + 2])), None)
     return at | ({"unit": units} if units else {})
 
 
-def _has_units(sheet: Sheet, at: dict[str, str], left: str, letter: str) -> bool:
-    """Whether a column has the units of the ages, as AGEU in CDISC: it is called so, or beside ids or ages or
-    named after these, and all of its cells are units (M and W alone are sexes; a Unit may be a ward)."""
+def _has_units(sheet: Sheet, at: dict[str, str], left: str, letter: str, right: str) -> bool:
+    """Whether a column has the units of the ages, as AGEU in CDISC: it is called so, or after the ages (or
+    between ids and ages) or named after these, and all its cells are units (M and W alone are sexes; a Unit
+    may be a ward)."""
     age, name = (sheet.names[k] for k in (at["age"], letter))
     words = [one_line(cell).rstrip(".") for cell in sheet.cells[letter].dropna()]
     known = [*map(named_unit, words)]
     if re.fullmatch(rf"(?i){re.escape(age)}[\W_]*(u|units?|einheit)", name):
         return any(known)
-    own = left in (at["id"], at["age"]) or words_of(age) <= words_of(name)
+    own = left == at["age"] or (left, right) == (at["id"], at["age"]) or words_of(age) <= words_of(name)
     spelled = re.search(r"\w\w|[^\x00-\x7f]", " ".join(words)) or name.casefold() in ("u", "unit", "units")
     return bool(own and spelled and all(known))
 

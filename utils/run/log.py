@@ -139,4 +139,5 @@ def show(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
         sys.exit(0)
     except OSError as error:
-        print(f"warning: stdout cannot be written: {error.strerror}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the same file
+            print(f"warning: stdout cannot be written: {error.strerror}", file=sys.stderr)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from utils.run.errors import CommandError, NotLearnedError, ScriptError
@@ -83,8 +84,12 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
 
 
 def send_later(number: int, seconds: float) -> None:
-    """Send this process a signal after so many seconds, if it is still there."""
-    timer = threading.Timer(min(max(0.0, seconds), threading.TIMEOUT_MAX), signal.raise_signal, [number])
+    """Send this process a signal after so many seconds, if it is still there; it wakes a main thread that
+    waits."""
+    wake = signal.raise_signal
+    if hasattr(signal, "pthread_kill"):  # Windows has none
+        wake = partial(signal.pthread_kill, threading.main_thread().ident)
+    timer = threading.Timer(min(max(0.0, seconds), threading.TIMEOUT_MAX), wake, [number])
     timer.daemon = True
     timer.start()
 

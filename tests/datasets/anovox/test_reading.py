@@ -142,6 +142,17 @@ def test_a_date_that_begins_a_recording_is_no_time_of_its_frames(tmp_path, name)
     assert [number % 10**4 for number in _frames_in(paths, IMAGES)[0]] == [1059, 1060, 1100]
 
 
+def test_a_count_behind_the_time_of_day_is_no_decimal(tmp_path):
+    paths = [tmp_path / f"2024-06-01_12-00-{58 + k // 3}_{9 + k}.png" for k in range(6)]
+    assert sorted(_frames_in(paths, IMAGES)[0]) == [9, 10, 11, 12, 13, 14]
+
+
+def test_times_with_a_point_count_within_one_second_as_well(tmp_path):
+    paths = [tmp_path / f"2024-06-01_12-00-{k}.{100 * k % 1000:03}.png" for k in (57, 58)]
+    every, one = (_frames_in(some, IMAGES)[0] for some in (paths, paths[1:]))
+    assert one.items() <= every.items()
+
+
 def test_a_digit_of_the_cameras_name_is_no_second(tmp_path):
     for path, number in zip(frame_files(one_scenario(tmp_path), "RGB-CAM"), (1, 2, 10, 11), strict=True):
         path.rename(path.with_name(f"cam1.{number}.png"))

@@ -53,7 +53,11 @@ def test_somebodys_files_in_a_sample_are_left_alone(tmp_path):
             run("ultrasound", folder, "--size", "tiny")
         assert path.read_text() == text
         path.write_text(before) if before else path.unlink()
+    about = json.loads((folder / "SYNTHETIC.json").read_text())
+    del about["files"]  # as of an earlier version, which kept no hash
+    (folder / "SYNTHETIC.json").write_text(json.dumps(about | {"version": 0}))
     run("ultrasound", folder, "--size", "tiny")
+    assert json.loads((folder / "SYNTHETIC.json").read_text())["version"] > 0
 
 
 def test_somebodys_folder_is_left_alone(tmp_path):

@@ -640,7 +640,7 @@ def test_unread_endings_are_named_and_more_formats_are_read(study):
     Image.new("L", (8, 8)).save(images / "old/anon_6_9.png")
     data = load(study)
     assert data.report["images_used"] == 24
-    (line,) = [line for line in data.log_lines() if "are not read" in line]
+    (line,) = [line for line in data.log_lines() if "not read:" in line]
     assert "3 files" in line
     assert "2 .nii, 1 .png in subfolders" in line
 

@@ -474,6 +474,8 @@ def test_a_column_of_units_counts(tmp_path, unit):
     assert read(write_book(path, A=others)).rows.age.to_dict() == AGES
     others = [["Number", "Age", "Duration", "Unit"], [1, 20.5, 7, "months"], [2, 30, 8, "months"]]
     assert read(write_book(path, A=others)).rows.age.to_dict() == AGES
+    others = [["Number", "FU unit", "FU", "Age"], [1, "months", 7, 20.5], [2, "months", 8, 30]]
+    assert read(write_book(path, A=others)).rows.age.to_dict() == AGES
     others = [["Number", "Age", "Sex"], [1, 20.5, "M"], [2, 30, "M"]]
     assert read(write_book(path, A=others)).rows.age.to_dict() == AGES
     for header in (["Number", "Unit", "Age"], ["Number", "Sex", "Units of age", "Age"]):
