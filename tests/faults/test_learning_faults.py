@@ -34,7 +34,7 @@ WORDS = {  # what says so: the table of docs/reliability.md
     "shuffled_labels": f"after_epoch: .*{NO_SIGNAL}",
     "zero_input": f"after_epoch: .*{SAME}",
     "no_learning_rate": f"after_epoch: .*(tensors .* did not change in an epoch|{SAME})",
-    "frozen": "error: .*empty parameter list",
+    "frozen": "error: .*does not require grad",
     "dead_relu": f"after_epoch: .*({SAME}|no gradient reaches)",
     "huge_learning_rate": "after_epoch: .* is far from the best constant's|exit 4: .* norm (inf|nan)",
     "detached": "after_epoch: .*no gradient reaches",
@@ -60,7 +60,7 @@ def outcome(script, fault, folder, monkeypatch, *flags) -> str:
             return f"warning: {warning}"
         except ScriptError as error:
             return f"exit {error.exit_code}: {error}"
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             return f"error: {error}"
     return read_json(only_run(folder) / "results.json")["verdict"]
 

@@ -68,7 +68,7 @@ def in_step(text: str) -> tuple[str, str]:
     return MOVE, f"{MOVE}        {text}\n"
 
 
-TRAINED = "[p for p in model.parameters() if p.requires_grad]"
+TRAINED = "model.parameters(), lr="
 PLANTED = {
     # kind: (scripts, edits, flags, what is said)
     "gradients are not zeroed": (
@@ -79,7 +79,7 @@ PLANTED = {
     ),
     "half of the model is not in the optimizer": (
         (STAGE1, CROPS, MAE, ANOMALY),
-        [(TRAINED, "list(model.parameters())[::2]")],
+        [(TRAINED, "list(model.parameters())[::2], lr=")],
         [],
         "the optimizer does not hold",
     ),

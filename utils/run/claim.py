@@ -44,7 +44,10 @@ def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
         return run, lock
     parent = args.output_dir
     if args.dry_run:
+        new = not Path(parent).exists()
         create_run_folder(parent, "trial").rmdir()  # a full run can make its folder there
+        if new:
+            Path(parent).rmdir()
     if args.dry_run or args.check_data:
         parent = tempfile.mkdtemp(prefix="trial_")
         atexit.register(shutil.rmtree, parent, ignore_errors=True)

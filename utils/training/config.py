@@ -37,17 +37,22 @@ def describe_run(run: "Run") -> dict[str, Any]:
     """The head: code, time, command, flags, machine, threads and seed."""
     cuda, world = run.device.type == "cuda", run.processes.world_size
     gpus = range(torch.cuda.device_count() if cuda else 0)
-    class_map = getattr(run.args, "class_map", None)  # its contents are recorded: the file may change
     return {
         "script_name": run.script, "script_version": run.version, "description": run.doc.splitlines()[0],
         "timestamp": datetime.now().isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.executable).name, *sys.argv]),
-        "args": vars(run.args), "class_map": class_map and read_json(class_map), "git": describe_git(),
+        "args": vars(run.args), "class_map": read_class_map(run.args), "git": describe_git(),
         "device": str(run.device), "world_size": world, "use_ddp": world > 1,
         "gpu_names": list(map(torch.cuda.get_device_name, gpus)),
         "cuda_version": torch.version.cuda if cuda else None, "pytorch_version": str(torch.__version__),
         "num_threads": torch.get_num_threads(), "seed": run.args.seed,
     }  # fmt: skip
+
+
+def read_class_map(args: argparse.Namespace) -> Any:
+    """The contents of --class_map, which are recorded because the file may change; None without it."""
+    path = getattr(args, "class_map", None)
+    return read_json(path) if path else None
 
 
 def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]) -> None:
@@ -60,8 +65,7 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
     changed = [f"  fingerprint of the data: recorded {old}, now {new}"] if old != new else []
     if read_json(path := Path(args.resume) / "split.json") != split:
         changed.append(f"  split: recorded in {path}, now another (put the data's own split.json back)")
-    described = describe_run(run)
-    if recorded.get("class_map") != described["class_map"]:
+    if recorded.get("class_map") != read_class_map(args):
         changed.append(f"  --class_map {args.class_map}: other contents than in config.json")
     if batch * before % world:
         changed.append(f"  {batch * before} samples a step ({batch} on {before}) cannot be split by {world}")
@@ -74,6 +78,7 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
             f"{world} process(es) with {args.batch_size} samples a step each, {before} with {batch} before: "
             "the same run within rounding only without dropout, random depth and trained BatchNorm"
         )
+    described = describe_run(run)
     if (begun := recorded.get("git", described["git"])) != described["git"]:
         LOG.warning(f"the run began with the code {begun}, as config.json says; now it is {described['git']}")
     before, now = deciding(recorded), deciding(described)

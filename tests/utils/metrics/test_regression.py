@@ -117,11 +117,12 @@ def make_report(folder, rows, train_ages, groups=None, state=None, max_batches=0
     subjects = [str(s) for s in range(rows["subject_ids"].max() + 1)]
     image = {"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}
     part = SimpleNamespace(
-        files=files, subjects=subjects, groups=groups or {}, __getitems__=lambda indices: image
-    )
-    data = SimpleNamespace(
-        parts={"test": part}, unit="years", references=lambda: {"train_labels": train_ages}
-    )
+        files=files, subjects=subjects, groups=groups or {}, __getitems__=lambda indices: image,
+        statistics=lambda: np.zeros((len(files), 1)),
+    )  # fmt: skip
+    known = {"train_labels": train_ages, "train_ages": train_ages}
+    known["train_inputs"] = np.arange(len(train_ages), dtype=float)[:, None]
+    data = SimpleNamespace(parts={"test": part}, unit="years", references=lambda: known)
     state = {"script": "train_mae.py", "history": [], **(state or {})}
     state["args"] = {"max_batches": max_batches}
     model, explain = torch.nn.Identity(), lambda model, images: torch.zeros(1, 8, 8)
