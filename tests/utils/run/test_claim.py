@@ -60,7 +60,7 @@ def test_auto_takes_the_newest_run_that_would_become_the_same(tmp_path):
 
 def test_a_dry_run_finds_out_whether_a_run_could_write_there(tmp_path):
     new = claimed(tmp_path / "new", None, dry_run=True)
-    assert tmp_path not in new.parents and not any((tmp_path / "new").iterdir())
+    assert tmp_path not in new.parents and not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
     with pytest.raises(CommandError, match="cannot make a folder in .*Not a directory"):
         claimed(tmp_path / "file" / "new", None, dry_run=True)
