@@ -218,7 +218,7 @@ def in_processes(work: Callable, jobs: Sequence, processes: int) -> Iterator:
     try:
         with ProcessPoolExecutor(processes, context, _start_worker, (work, os.getpid())) as pool:
             yield from pool.map(_do, jobs, chunksize=chunk)
-    except BaseException:  # a signal while the pool forks: what it has begun would wait for work for ever
+    except (KeyboardInterrupt, SystemExit):  # a signal while the pool forks: its workers would wait for ever
         for worker in multiprocessing.active_children():
             if not worker.daemon:  # not one of a loader
                 worker.terminate()

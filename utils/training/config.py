@@ -41,7 +41,7 @@ def describe_run(run: "Run") -> dict[str, Any]:
         "script_name": run.script, "script_version": run.version, "description": run.doc.splitlines()[0],
         "timestamp": datetime.now().isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.executable).name, *sys.argv]),
-        "args": vars(run.args), "class_map": read_class_map(run.args), "git": describe_git(),
+        "args": vars(run.args), "class_map": class_map_of(run.args), "git": describe_git(),
         "device": str(run.device), "world_size": world, "use_ddp": world > 1,
         "gpu_names": list(map(torch.cuda.get_device_name, gpus)),
         "cuda_version": torch.version.cuda if cuda else None, "pytorch_version": str(torch.__version__),
@@ -49,7 +49,7 @@ def describe_run(run: "Run") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read_class_map(args: argparse.Namespace) -> Any:
+def class_map_of(args: argparse.Namespace) -> Any:
     """The contents of --class_map, which are recorded because the file may change; None without it."""
     path = getattr(args, "class_map", None)
     return read_json(path) if path else None
@@ -65,7 +65,7 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
     changed = [f"  fingerprint of the data: recorded {old}, now {new}"] if old != new else []
     if read_json(path := Path(args.resume) / "split.json") != split:
         changed.append(f"  split: recorded in {path}, now another (put the data's own split.json back)")
-    if recorded.get("class_map") != read_class_map(args):
+    if recorded.get("class_map") != class_map_of(args):
         changed.append(f"  --class_map {args.class_map}: other contents than in config.json")
     if batch * before % world:
         changed.append(f"  {batch * before} samples a step ({batch} on {before}) cannot be split by {world}")
